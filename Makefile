@@ -1,0 +1,125 @@
+# `make` prints help. Every target sets up what it needs; only python3 (3.11 to 3.13) and make must be there.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.SUFFIXES:
+MAKEFLAGS += --warn-undefined-variables --no-builtin-rules --no-print-directory
+
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+READY := .venv/.ready
+IMAGE := build/image.binpb
+PROTOS := protos/till/v1 $(wildcard protos/till/v1/*.proto)
+CODE := server storage tests protos/generate.py
+# RUNLEVEL=1 keeps a package from starting a service.
+APT := RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help
+help: ## Print this help
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: $(READY) ## Install everything into .venv; PYTHON=python3.12 chooses the interpreter
+
+$(READY): pyproject.toml requirements.lock
+	@echo "Setting up .venv, half a minute …"
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+		|| { echo "Till needs Python 3.11 to 3.13; choose one: make PYTHON=python3.12 …" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(MAKE) venv-package
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -qq --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install -qq --no-deps --no-build-isolation -e .
+	@touch $@
+
+# Debian's python3 comes without venv's second half.
+.PHONY: venv-package
+venv-package:
+	@{ [ "$$(id -u)" = 0 ] && apt-get update -qq && $(APT) $(notdir $(PYTHON))-venv >/dev/null; } \
+		|| { echo "Till needs venv: sudo apt-get install $(notdir $(PYTHON))-venv" >&2; exit 1; }
+
+.PHONY: run
+run: $(READY) ## Serve REST on 127.0.0.1:8080 and gRPC on 127.0.0.1:8081, until Ctrl-C
+	@exec $(BIN)/till run
+
+.PHONY: demo
+demo: $(READY) ## Show every documented call and its answer
+	@exec $(BIN)/till demo
+
+.PHONY: test
+test: $(READY) ## Run the tests; ARGS="-k wave" chooses some
+	@$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: generate
+generate: $(READY) ## Write generated/ from protos/
+	@$(BIN)/python protos/generate.py
+
+.PHONY: format
+format: $(READY) ## Lay out the code and the protos
+	@$(BIN)/ruff check --quiet --fix-only $(CODE)
+	@$(BIN)/ruff format --quiet $(CODE)
+	@$(BIN)/buf format -w protos
+
+.PHONY: lint
+lint: $(READY) $(IMAGE) ## Lint, check the layout and the types, of Python and protos
+	@$(BIN)/ruff check --quiet $(CODE)
+	@$(BIN)/ruff format --quiet --check $(CODE)
+	@$(BIN)/python -m mypy
+	@$(BIN)/buf lint $(IMAGE) --path till
+	@$(BIN)/buf format --diff --exit-code protos
+
+.PHONY: breaking
+breaking: $(READY) $(IMAGE) ## Refuse protos that break callers of the baseline
+	@$(BIN)/buf breaking $(IMAGE) --against protos/baseline.binpb --path till
+
+.PHONY: baseline
+baseline: $(READY) $(IMAGE) ## Make today's protos the baseline of `make breaking`
+	@$(BIN)/buf build $(IMAGE) --path till --exclude-source-info -o protos/baseline.binpb
+
+$(IMAGE): $(READY) protos/generate.py $(PROTOS)
+	@mkdir -p $(@D)
+	@$(BIN)/python protos/generate.py --image $@
+
+.PHONY: same
+same: $(READY) ## Check that generated/ is what protos/ make
+	@rm -rf build/same && mkdir -p build/same && cp -r protos build/same/
+	@$(BIN)/python build/same/protos/generate.py
+	@diff -r -x __pycache__ build/same/generated generated \
+		|| { echo "generated/ is not what protos/ make; run: make generate" >&2; exit 1; }
+
+.PHONY: edge
+edge: $(READY) ## Let Envoy check its configuration
+	@$(BIN)/envoy --mode validate --log-level warn --config-path envoy/envoy.yaml
+
+.PHONY: check
+check: same lint breaking edge test ## Everything above: the one word before a push
+
+.PHONY: gateway
+gateway: $(READY) $(IMAGE) ## Prove that grpc-gateway accepts the protos
+	@command -v protoc-gen-grpc-gateway >/dev/null || $(MAKE) gateway-package
+	@rm -rf build/gateway && mkdir -p build/gateway
+	@$(BIN)/python -m grpc_tools.protoc --descriptor_set_in=$(IMAGE) --grpc-gateway_out=logtostderr=true:build/gateway \
+		$(patsubst protos/%,%,$(filter %.proto,$(PROTOS)))
+	@grep -rl RegisterOrderServiceHandler build/gateway >/dev/null
+	@echo "grpc-gateway accepts the protos: $$(find build/gateway -name '*.pb.gw.go' | wc -l) files"
+
+.PHONY: gateway-package
+gateway-package:
+	@{ [ "$$(id -u)" = 0 ] && apt-get update -qq && $(APT) golang-grpc-gateway >/dev/null; } \
+		|| { echo "This check needs Debian's plugin: sudo apt-get install golang-grpc-gateway" >&2; exit 1; }
+
+# In a venv of its own, so that a lock that cannot be installed can still be replaced.
+.PHONY: lock
+lock: ## Write requirements.lock anew, for every Python and system at once
+	@$(PYTHON) -m venv build/lock
+	@build/lock/bin/python -m pip install -qq 'uv>=0.13'
+	@build/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes \
+		--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' \
+		--extra dev pyproject.toml --output-file requirements.lock
+
+.PHONY: clean
+clean: ## Remove what can be made again; data/ stays
+	@rm -rf .venv build till.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find server storage tests protos generated -name __pycache__ -exec rm -rf {} +
