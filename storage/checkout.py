@@ -1,0 +1,350 @@
+"""Packing checkouts. One transaction records all of a request, or refuses it with every fault at
+once.
+"""
+
+import json
+from enum import IntEnum
+from typing import NamedTuple
+
+from storage import event, ids, order, store
+from storage.errors import NotFound
+from storage.sql import insert, tuples
+from storage.tables import (
+    Checkout,
+    CheckoutItem,
+    Order,
+    OrderItem,
+    OrderStoring,
+    Protocol,
+    Wave,
+)
+
+
+class Code(IntEnum):
+    """The numbered error catalogue; published, so a number never changes its meaning."""
+
+    FIELD_MISSING = 1
+    STORE_UNKNOWN = 2
+    STORAGE_UNKNOWN = 3
+    QUANTITY_INVALID = 4
+    TYPE_UNKNOWN = 5
+    ITEM_NUMBER_REPEATED = 6
+    CHECKOUT_OF_OTHER_STORE = 7
+    ORDER_CANCELLED = 8
+    VALUE_TOO_LONG = 9
+    UNREADABLE = 10
+    SERVICE_FAULT = 11
+    MAPPING_MISSING = 12
+
+
+class Fault(NamedTuple):
+    """One fault of a request: its number, and the names and values it is about."""
+
+    code: int
+    params: dict[str, str]
+
+
+class Item(NamedTuple):
+    """One packed item of a request."""
+
+    order_item_id: str
+    item_number: str
+    storage_name: str
+    quantity: int
+    type: str
+
+
+class Request(NamedTuple):
+    """A request to record a checkout."""
+
+    store: str
+    order_number: str
+    external_number: str
+    items: list[Item]
+
+
+def record(tenant: int, request: Request, faults: list[Fault]) -> tuple[str, list[Fault]]:
+    """Records a checkout, unless it has faults, and returns its protocol and all of its faults.
+
+    `faults` are those found before; the request is judged here only by what the store knows. The
+    protocol row is written either way. Recording the same again changes nothing else.
+    """
+    faults = [*faults, *_faults(tenant, request, {fault.params.get("field") for fault in faults})]
+    if not faults:
+        _record(tenant, request)
+    return note(tenant, json.dumps(_as_json(request), ensure_ascii=False), faults), faults
+
+
+def note(tenant: int, text: str, faults: list[Fault]) -> str:
+    """Keeps a request and its outcome, and returns its protocol."""
+    protocol = ids.new_token()
+    insert(
+        Protocol(
+            tenant=tenant,
+            protocol=protocol,
+            accepted=not faults,
+            request=text,
+            faults=json.dumps(faults, ensure_ascii=False),
+            create_ms=ids.now_ms(),
+        )
+    )
+    return protocol
+
+
+def get_protocol(tenant: int, protocol: str) -> tuple[Protocol, list[Fault]]:
+    """Returns a kept request and the faults it was refused for. Raises NotFound."""
+    row = Protocol.get_or_none((Protocol.tenant == tenant) & (Protocol.protocol == protocol))
+    if row is None:
+        raise NotFound(f"there is no protocol {protocol}")
+    return row, [Fault(*fault) for fault in json.loads(row.faults)]
+
+
+def get(
+    tenant: int, external_number: str
+) -> tuple[Checkout, list[tuple[CheckoutItem, Order, OrderItem]]]:
+    """Returns a checkout and its items, each with its order and order item. Raises NotFound."""
+    checkout = _find(tenant, external_number)
+    if checkout is None:
+        raise NotFound(f"there is no checkout {external_number}")
+    return checkout, [(item, *_packed(item)) for item in _items(checkout)]
+
+
+def _packed(item: CheckoutItem) -> tuple[Order, OrderItem]:
+    found, lines = order.get(item.tenant, item.order_id)
+    return found, next(line for line in lines if line.order_item_id == item.order_item_id)
+
+
+def _find(tenant: int, external_number: str) -> Checkout | None:
+    owned = (Checkout.tenant == tenant) & (Checkout.external_number == external_number)
+    return Checkout.get_or_none(owned)
+
+
+def _items(checkout: Checkout) -> list[CheckoutItem]:
+    owned = (CheckoutItem.tenant == checkout.tenant) & (
+        CheckoutItem.external_number == checkout.external_number
+    )
+    return list(CheckoutItem.select().where(owned).order_by(CheckoutItem.position))
+
+
+def _faults(tenant: int, request: Request, broken: set[str | None]) -> list[Fault]:
+    """Returns what the store knows against a request; fields that are `broken` are not judged twice."""
+    return [
+        *_store_faults(tenant, request, broken),
+        *_repeated_numbers(request, broken),
+        *_checkout_faults(tenant, request),
+        *_order_faults(tenant, request),
+    ]
+
+
+def _store_faults(tenant: int, request: Request, broken: set[str | None]) -> list[Fault]:
+    """A store that is unknown makes its depots unknown too; one fault says both."""
+    if "store" in broken:
+        return []
+    if store.find(tenant, request.store) is None:
+        return [Fault(Code.STORE_UNKNOWN, {"store": request.store})]
+    known = set(store.depots(tenant, request.store))
+    names = [item.storage_name for item in _whole(request, "storageName", broken)]
+    return [
+        Fault(Code.STORAGE_UNKNOWN, {"store": request.store, "storageName": name})
+        for name in dict.fromkeys(names)
+        if name not in known
+    ]
+
+
+def _repeated_numbers(request: Request, broken: set[str | None]) -> list[Fault]:
+    numbers = [item.item_number for item in _whole(request, "itemNumber", broken)]
+    repeated = [number for number in dict.fromkeys(numbers) if numbers.count(number) > 1]
+    return [Fault(Code.ITEM_NUMBER_REPEATED, {"itemNumber": number}) for number in repeated]
+
+
+def _whole(request: Request, name: str, broken: set[str | None]) -> list[Item]:
+    """Returns the items whose field of that name is not broken."""
+    return [item for i, item in enumerate(request.items) if f"items[{i}].{name}" not in broken]
+
+
+def _checkout_faults(tenant: int, request: Request) -> list[Fault]:
+    known = _find(tenant, request.external_number)
+    if known is None or known.store == request.store:
+        return []
+    return [Fault(Code.CHECKOUT_OF_OTHER_STORE, {"externalNumber": request.external_number})]
+
+
+def _order_faults(tenant: int, request: Request) -> list[Fault]:
+    known = order.find(tenant, request.store, request.order_number)
+    if known is None or known.status != "CANCELLED":
+        return []
+    return [
+        Fault(Code.ORDER_CANCELLED, {"store": request.store, "orderNumber": request.order_number})
+    ]
+
+
+def _record(tenant: int, request: Request) -> None:
+    packed = order.find(tenant, request.store, request.order_number) or _new_order(tenant, request)
+    lines = {line.order_item_id: line for line in order.items(tenant, packed.order_id)}
+    added = _add_missing_lines(packed, lines, request)
+    asked = _describe(lines, request)
+    picked = _pick(packed, asked)
+    _store_away(packed, {line.wave_id for line in asked if line.wave_id})
+    checked = _check(tenant, request, packed)
+    if added or picked or checked:
+        _follow(packed, lines)
+        event.record(
+            tenant, "checkout.recorded", request.external_number, order=str(packed.order_id)
+        )
+
+
+def _new_order(tenant: int, request: Request) -> Order:
+    new = Order(
+        tenant=tenant,
+        order_id=ids.new_id(),
+        store=request.store,
+        order_number=request.order_number,
+        grand_total=0,
+    )
+    order.add(new)
+    return new
+
+
+def _add_missing_lines(packed: Order, lines: dict[str, OrderItem], request: Request) -> int:
+    """Creates the order items that the order lacks, adds them to `lines`, and returns how many."""
+    before = len(lines)
+    for item in request.items:
+        if item.order_item_id not in lines:
+            line = OrderItem(
+                order_item_id=item.order_item_id,
+                quantity=item.quantity,
+                depot=item.storage_name,
+                type=item.type,
+            )
+            order.add_item(packed, line, len(lines) + 1)
+            lines[item.order_item_id] = line
+    return len(lines) - before
+
+
+def _describe(lines: dict[str, OrderItem], request: Request) -> list[OrderItem]:
+    """Returns the lines asked for, once each; one that nobody described takes its depot and type
+    from here.
+    """
+    asked = {item.order_item_id: item for item in reversed(request.items)}
+    for name, item in asked.items():
+        if lines[name].depot is None:
+            lines[name].depot, lines[name].type = item.storage_name, item.type
+    return [line for name, line in lines.items() if name in asked]
+
+
+def _pick(packed: Order, asked: list[OrderItem]) -> int:
+    """Puts the items that are in no wave into one completed wave per type, and returns how many
+    there were.
+    """
+    loose = [line for line in asked if line.wave_id is None]
+    for kind in sorted({line.type for line in loose}):
+        wave_id = ids.new_id()
+        insert(
+            Wave(
+                tenant=packed.tenant,
+                wave_id=wave_id,
+                store=packed.store,
+                type=kind,
+                completed_ms=ids.now_ms(),
+            )
+        )
+        for line in loose:
+            if line.type == kind:
+                _join(line, wave_id)
+    return len(loose)
+
+
+def _join(line: OrderItem, wave_id: int) -> None:
+    line.wave_id = wave_id
+    OrderItem.update(wave_id=wave_id, depot=line.depot, type=line.type).where(
+        (OrderItem.tenant == line.tenant)
+        & (OrderItem.order_id == line.order_id)
+        & (OrderItem.order_item_id == line.order_item_id)
+        & OrderItem.wave_id.is_null()
+    ).execute()
+
+
+def _store_away(packed: Order, waves: set[int]) -> None:
+    owned = (OrderStoring.tenant == packed.tenant) & (OrderStoring.order_id == packed.order_id)
+    stored = {wave for (wave,) in tuples(OrderStoring.select(OrderStoring.wave_id).where(owned))}
+    for wave_id in sorted(waves - stored):
+        insert(
+            OrderStoring(
+                tenant=packed.tenant,
+                order_id=packed.order_id,
+                wave_id=wave_id,
+                completed_ms=ids.now_ms(),
+            )
+        )
+
+
+def _check(tenant: int, request: Request, packed: Order) -> int:
+    """Opens the checkout if it is new, adds the checkout items it lacks, and returns how many."""
+    checkout = _find(tenant, request.external_number) or _open(tenant, request)
+    known = _items(checkout)
+    numbers = {item.item_number for item in known}
+    new = [item for item in request.items if item.item_number not in numbers]
+    for position, item in enumerate(new, len(known) + 1):
+        insert(
+            CheckoutItem(
+                tenant=tenant,
+                external_number=request.external_number,
+                item_number=item.item_number,
+                position=position,
+                order_id=packed.order_id,
+                order_item_id=item.order_item_id,
+            )
+        )
+    if known and new:
+        _touch(checkout)
+    return len(new)
+
+
+def _open(tenant: int, request: Request) -> Checkout:
+    now = ids.now_ms()
+    checkout = Checkout(
+        tenant=tenant,
+        external_number=request.external_number,
+        store=request.store,
+        create_ms=now,
+        update_ms=now,
+    )
+    insert(checkout)
+    return checkout
+
+
+def _touch(checkout: Checkout) -> None:
+    Checkout.update(revision=Checkout.revision + 1, update_ms=ids.now_ms()).where(
+        (Checkout.tenant == checkout.tenant)
+        & (Checkout.external_number == checkout.external_number)
+    ).execute()
+
+
+def _follow(packed: Order, lines: dict[str, OrderItem]) -> None:
+    """Lets the order's status follow the packing: PACKED once every item is in a checkout."""
+    if packed.status in ("SHIPPED", "DELIVERED"):
+        return
+    owned = (CheckoutItem.tenant == packed.tenant) & (CheckoutItem.order_id == packed.order_id)
+    done = {
+        name for (name,) in tuples(CheckoutItem.select(CheckoutItem.order_item_id).where(owned))
+    }
+    order.set_status(packed, "PACKED" if done >= set(lines) else "PICKING")
+
+
+def _as_json(request: Request) -> dict[str, object]:
+    """Returns a request in the document's own spelling."""
+    return {
+        "store": request.store,
+        "orderNumber": request.order_number,
+        "externalNumber": request.external_number,
+        "items": [
+            {
+                "orderItemId": item.order_item_id,
+                "itemNumber": item.item_number,
+                "storageName": item.storage_name,
+                "quantity": item.quantity,
+                "type": item.type,
+            }
+            for item in request.items
+        ],
+    }

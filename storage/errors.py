@@ -1,0 +1,58 @@
+"""What the store refuses, one class a reason. Whoever raises one of these has changed nothing."""
+
+
+class Refusal(Exception):
+    """The store says no. The text is for the caller and names what is wrong."""
+
+
+class InvalidField(Refusal):
+    """A value that no rule of a single field can judge, such as a day that does not exist."""
+
+    def __init__(self, field: str, text: str) -> None:
+        super().__init__(f"{field} {text}")
+        self.field, self.text = field, text
+
+
+class NotFound(Refusal):
+    """There is no such thing, or it is another tenant's."""
+
+
+class AlreadyExists(Refusal):
+    """The thing exists with other content."""
+
+
+class KeyReused(Refusal):
+    """The idempotency key was used before, for another request."""
+
+
+class OrderExists(Refusal):
+    """The store already has an order of that number."""
+
+
+class NoOrders(Refusal):
+    """The user has no orders in that store."""
+
+
+class DraftNotOrderable(Refusal):
+    """The draft is unknown, has no active items, or was ordered before."""
+
+
+class BelowCommitted(Refusal):
+    """More of the stock is ordered or held than the new maximum would allow."""
+
+
+class OutOfStock(Refusal):
+    """Some lines ask for more than is left; `lines` holds (field, asked, left) for each."""
+
+    def __init__(self, lines: list[tuple[str, int, int]]) -> None:
+        told = ", ".join(f"{field}: asked {asked}, left {left}" for field, asked, left in lines)
+        super().__init__(f"not enough stock: {told}")
+        self.lines = lines
+
+
+class Overloaded(Refusal):
+    """Too much is waiting, or the database is busy; the write was not begun."""
+
+
+class OutcomeUnknown(Refusal):
+    """The database failed in the moment of the commit; only reading again can tell what it kept."""

@@ -1,0 +1,176 @@
+"""Stores with their depots and checkout mapping, and products with their options."""
+
+import json
+import uuid
+
+from storage import event, ids
+from storage.errors import AlreadyExists, NotFound
+from storage.sql import Prepared, insert, param, tuples
+from storage.tables import Depot, Product, ProductOption, Store
+
+_FIND = Prepared(
+    lambda: Store.select().where(
+        (Store.tenant == param("tenant")) & (Store.store == param("store"))
+    )
+)
+
+
+def find(tenant: int, store: str) -> Store | None:
+    """Returns a store, if it is registered."""
+    return _FIND.one(Store, tenant=tenant, store=store)
+
+
+def get(tenant: int, store: str) -> tuple[Store, list[str]]:
+    """Returns a store and the names of its depots. Raises NotFound."""
+    return _known(tenant, store), depots(tenant, store)
+
+
+def ensure(tenant: int, store: str) -> None:
+    """Registers a store that an order names, unless it is."""
+    if find(tenant, store) is None:
+        _register(Store(tenant=tenant, store=store, create_ms=ids.now_ms()))
+
+
+def create(tenant: int, store: str, display_name: str) -> tuple[Store, list[str]]:
+    """Registers a store; the same again returns it. Raises AlreadyExists when its name differs."""
+    known = find(tenant, store)
+    if known is None:
+        _register(
+            Store(tenant=tenant, store=store, display_name=display_name, create_ms=ids.now_ms())
+        )
+    elif known.display_name != display_name:
+        raise AlreadyExists(f"store {store} exists with another display name")
+    return get(tenant, store)
+
+
+def list_page(tenant: int, after: str, size: int) -> list[tuple[Store, list[str]]]:
+    """Returns up to `size` stores whose code follows `after`, by code."""
+    page = (
+        Store.select()
+        .where((Store.tenant == tenant) & (Store.store > after))
+        .order_by(Store.store)
+        .limit(size)
+    )
+    return [(store, depots(tenant, store.store)) for store in page]
+
+
+def depots(tenant: int, store: str) -> list[str]:
+    """Returns the names of a store's depots, sorted."""
+    found = Depot.select(Depot.name).where((Depot.tenant == tenant) & (Depot.store == store))
+    return sorted(name for (name,) in tuples(found))
+
+
+def create_depot(tenant: int, store: str, name: str) -> None:
+    """Registers a depot, unless it is. Raises NotFound for an unknown store."""
+    _known(tenant, store)
+    if name not in depots(tenant, store):
+        insert(Depot(tenant=tenant, store=store, name=name))
+        event.record(tenant, "depot.created", store, storageName=name)
+
+
+def set_mapping(tenant: int, store: str, mapping: dict[str, str]) -> tuple[Store, list[str]]:
+    """Replaces a store's checkout mapping (target field to JSONPath). Raises NotFound."""
+    known = _known(tenant, store)
+    text = json.dumps(mapping, sort_keys=True)
+    if known.checkout_mapping != text:
+        Store.update(checkout_mapping=text).where(
+            (Store.tenant == tenant) & (Store.store == store)
+        ).execute()
+        event.record(tenant, "store.mapping_set", store)
+    return get(tenant, store)
+
+
+def create_product(
+    product: Product, options: list[ProductOption]
+) -> tuple[Product, list[ProductOption]]:
+    """Registers a product with its options, making the codes and ids that were left empty.
+
+    The same again returns it. Raises AlreadyExists when it differs, or a code, id, sku or price
+    option is taken.
+    """
+    known = _find_product(product.tenant, product.product_code.lower())
+    _complete(product, options, known)
+    if known is not None:
+        if not _same(known, (product, options)):
+            raise AlreadyExists(f"product {product.product_code} exists with other content")
+        return known
+    _refuse_taken(product, options)
+    insert(product)
+    for option in options:
+        insert(option)
+    event.record(product.tenant, "product.created", product.product_code)
+    return product, options
+
+
+def get_product(tenant: int, product_code: str) -> tuple[Product, list[ProductOption]]:
+    """Returns a product and its options by option code. Raises NotFound."""
+    known = _find_product(tenant, product_code)
+    if known is None:
+        raise NotFound(f"there is no product {product_code}")
+    return known
+
+
+def _known(tenant: int, store: str) -> Store:
+    known = find(tenant, store)
+    if known is None:
+        raise NotFound(f"there is no store {store}")
+    return known
+
+
+def _register(store: Store) -> None:
+    insert(store)
+    event.record(store.tenant, "store.created", store.store)
+
+
+def _complete(
+    product: Product,
+    options: list[ProductOption],
+    known: tuple[Product, list[ProductOption]] | None,
+) -> None:
+    """Fills in what was left empty: as it is registered already, else new."""
+    product_id = known[0].product_id if known else ids.new_id()
+    option_ids = {option.option_code: option.option_id for option in known[1]} if known else {}
+    product.product_code = product.product_code.lower() or str(uuid.uuid4())
+    product.product_id = product.product_id or product_id
+    for option in options:
+        option.product_code = product.product_code
+        option.option_code = option.option_code.lower() or str(uuid.uuid4())
+        option.option_id = option.option_id or option_ids.get(option.option_code) or ids.new_id()
+
+
+def _find_product(tenant: int, product_code: str) -> tuple[Product, list[ProductOption]] | None:
+    product = Product.get_or_none(
+        (Product.tenant == tenant) & (Product.product_code == product_code)
+    )
+    if product is None:
+        return None
+    options = ProductOption.select().where(
+        (ProductOption.tenant == tenant) & (ProductOption.product_code == product_code)
+    )
+    return product, sorted(options, key=lambda option: option.option_code)
+
+
+def _same(
+    known: tuple[Product, list[ProductOption]], given: tuple[Product, list[ProductOption]]
+) -> bool:
+    """Whether two products mean the same; options are compared by code, in any order."""
+
+    def content(side: tuple[Product, list[ProductOption]]) -> object:
+        return side[0].__data__, sorted(
+            (o.__data__ for o in side[1]), key=lambda o: str(o["option_code"])
+        )
+
+    return content(known) == content(given)
+
+
+def _refuse_taken(product: Product, options: list[ProductOption]) -> None:
+    tenant = product.tenant
+    if Product.get_or_none((Product.tenant == tenant) & (Product.product_id == product.product_id)):
+        raise AlreadyExists(f"product id {product.product_id} is taken")
+    for name in ("option_code", "option_id", "sku", "price_option_id"):
+        field = getattr(ProductOption, name)
+        values = [value for option in options if (value := getattr(option, name)) is not None]
+        if len(set(values)) < len(values):
+            raise AlreadyExists(f"{name} appears twice")
+        if ProductOption.get_or_none((ProductOption.tenant == tenant) & field.in_(values)):
+            raise AlreadyExists(f"{name} is taken by another option")
