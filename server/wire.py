@@ -1,0 +1,48 @@
+"""Small translations that several servicers need: times, wrappers, etags, page tokens."""
+
+import base64
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from server.errors import InvalidRequest
+
+PAGE_SIZE = 100
+"""Rows in a page when the caller does not say."""
+
+
+def timestamp(epoch_ms: int) -> Timestamp:
+    """Returns a time as protobuf carries it."""
+    return Timestamp(seconds=epoch_ms // 1000, nanos=epoch_ms % 1000 * 1_000_000)
+
+
+def moment(epoch_ms: int) -> str:
+    """Returns a time as RFC 3339, UTC."""
+    return datetime.fromtimestamp(epoch_ms / 1000, UTC).isoformat(timespec="milliseconds")
+
+
+def etag(revision: int) -> str:
+    """Returns the etag of a row's revision."""
+    return f'"{revision}"'
+
+
+def page_token(position: Any) -> str:
+    """Returns an opaque token for where the next page starts."""
+    return base64.urlsafe_b64encode(json.dumps(position).encode()).decode()
+
+
+def page_position(token: str, kind: type) -> Any:
+    """Returns what a token was made of, or None for the first page. Raises InvalidRequest for a
+    foreign token.
+    """
+    if not token:
+        return None
+    try:
+        position = json.loads(base64.urlsafe_b64decode(token))
+    except ValueError:
+        position = None
+    if not isinstance(position, kind):
+        raise InvalidRequest([("page_token", "is not a token of this list")])
+    return position

@@ -1,0 +1,81 @@
+"""The worker: applies accepted operations, soon after they are on disk and again after every
+start.
+"""
+
+import asyncio
+import contextlib
+
+import structlog
+
+from storage import draft_item, operation
+from storage.engine import Engine
+
+log = structlog.get_logger("till.worker")
+BATCH = 64
+"""Operations applied side by side; they share commits."""
+POLL_SECONDS = 1.0
+"""How long until the worker looks by itself, for operations that another process accepted."""
+RETRY_SECONDS = 1.0
+"""How long to rest after the database failed."""
+
+
+class Worker:
+    """Runs as one task; `wake` says that there is work, `finished` is set whenever some was
+    done.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._work = asyncio.Event()
+        self._finished = asyncio.Event()
+        self._task = asyncio.create_task(self._run())
+
+    def wake(self) -> None:
+        """Says that an operation was accepted."""
+        self._work.set()
+
+    async def progress(self, seconds: float) -> None:
+        """Returns after operations were applied, or after so many seconds."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._finished.wait(), seconds)
+
+    async def close(self) -> None:
+        """Ends the task; what is pending stays pending on disk."""
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                applied = await self._apply_some()
+            except Exception as error:
+                log.error("worker rests", exc_info=error)
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            if applied == 0:
+                await self._rest()
+
+    async def _apply_some(self) -> int:
+        self._work.clear()
+        waiting = await self._engine.read(lambda: operation.pending(BATCH))
+        results = await asyncio.gather(
+            *(self._apply(*one) for one in waiting), return_exceptions=True
+        )
+        self._tell_waiters()
+        for failure in results:
+            if isinstance(failure, Exception):
+                raise failure
+        return len(waiting)
+
+    async def _apply(self, tenant: int, name: str) -> None:
+        await self._engine.write(lambda: draft_item.apply(tenant, name))
+
+    def _tell_waiters(self) -> None:
+        """Wakes everybody who waits now; who waits later waits for the next round."""
+        finished, self._finished = self._finished, asyncio.Event()
+        finished.set()
+
+    async def _rest(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._work.wait(), POLL_SECONDS)
