@@ -11,7 +11,7 @@ from server import call, mapping, wire
 from server.check import Violation, violations
 from server.errors import CheckoutRefused, fault_message
 from storage import checkout, store
-from storage.checkout import Code, Fault
+from storage.checkout_request import Code, Fault, Item, Request
 from storage.engine import Engine
 
 DEFAULT_QUANTITY = 1
@@ -107,13 +107,13 @@ async def _answer(context: Any, protocol: str, faults: list[Fault]) -> pb.Record
     return pb.RecordCheckoutResponse(status_code=200, content=pb.CheckoutReceipt(protocol=protocol))
 
 
-def _asked(request: pb.RecordCheckoutRequest) -> checkout.Request:
-    return checkout.Request(
+def _asked(request: pb.RecordCheckoutRequest) -> Request:
+    return Request(
         store=request.store,
         order_number=request.order_number,
         external_number=request.external_number,
         items=[
-            checkout.Item(
+            Item(
                 order_item_id=item.order_item_id,
                 item_number=item.item_number,
                 storage_name=item.storage_name,

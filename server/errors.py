@@ -28,7 +28,7 @@ from till.v1.inventory_pb2 import InventoryError
 from till.v1.order_pb2 import SimpleOrderError
 
 from storage import errors as store
-from storage.checkout import Code, Fault
+from storage.checkout_request import Code, Fault
 
 DOMAIN = "till"
 RETRY_SECONDS = 1
@@ -88,7 +88,7 @@ class Failure:
         )
 
 
-_TABLE: dict[type[Exception], tuple[StatusCode, str]] = {
+TABLE: dict[type[Exception], tuple[StatusCode, str]] = {
     InvalidRequest: (StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"),
     store.InvalidField: (StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"),
     MalformedRequest: (StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST"),
@@ -135,7 +135,7 @@ def explain(error: Exception, request_id: str) -> Failure:
     """Returns what to tell the caller; an error that nobody foresaw is told by its request id
     alone.
     """
-    known = _TABLE.get(type(error))
+    known = TABLE.get(type(error))
     if known is None:
         return Failure(StatusCode.INTERNAL, "INTERNAL", f"internal error, request id {request_id}")
     code, reason = known

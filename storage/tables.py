@@ -4,6 +4,7 @@ Times are epoch milliseconds, UTC. Money is millionths (storage/money.py). Rules
 keeps are kept again here by NOT NULL, UNIQUE and CHECK, so that no path can break them.
 """
 
+import re
 from typing import Any
 
 from peewee import (
@@ -32,6 +33,10 @@ def _one_of(column: str, values: tuple[str, ...]) -> Any:
     return Check(f"{column} IN ({', '.join(repr(value) for value in values)})")
 
 
+def _plural(model: type[Model]) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", model.__name__).lower() + "s"
+
+
 class Row(Model):
     """What every table shares: the database and the tenant."""
 
@@ -39,7 +44,7 @@ class Row(Model):
 
     class Meta:
         database = DB
-        legacy_table_names = False
+        table_function = _plural
 
 
 class Store(Row):
@@ -51,7 +56,6 @@ class Store(Row):
     create_ms = BigIntegerField()
 
     class Meta:
-        table_name = "stores"
         primary_key = CompositeKey("tenant", "store")
 
 
@@ -62,7 +66,6 @@ class Depot(Row):
     name = VarcharField()
 
     class Meta:
-        table_name = "depots"
         primary_key = CompositeKey("tenant", "store", "name")
 
 
@@ -74,7 +77,6 @@ class Product(Row):
     display_name = VarcharField(default="")
 
     class Meta:
-        table_name = "products"
         primary_key = CompositeKey("tenant", "product_code")
         indexes = ((("tenant", "product_id"), True),)
 
@@ -89,7 +91,6 @@ class ProductOption(Row):
     price_option_id = BigIntegerField(null=True)
 
     class Meta:
-        table_name = "product_options"
         primary_key = CompositeKey("tenant", "option_code")
         indexes = (
             (("tenant", "option_id"), True),
@@ -146,7 +147,6 @@ class Draft(Row):
     create_ms = BigIntegerField()
 
     class Meta:
-        table_name = "drafts"
         primary_key = CompositeKey("tenant", "draft")
 
 
@@ -176,7 +176,6 @@ class DraftItem(Row):
     update_ms = BigIntegerField()
 
     class Meta:
-        table_name = "draft_items"
         primary_key = CompositeKey("tenant", "item")
         indexes = ((("tenant", "draft", "line_number", "item"), False),)
 
@@ -205,7 +204,6 @@ class Order(Row):
     update_ms = BigIntegerField()
 
     class Meta:
-        table_name = "orders"
         indexes = (
             (("tenant", "store", "order_number"), True),
             # Serves the latest five, and keeps a customer's times strictly increasing.
@@ -232,7 +230,6 @@ class OrderItem(Row):
     wave_id = BigIntegerField(null=True)
 
     class Meta:
-        table_name = "order_items"
         primary_key = CompositeKey("tenant", "order_id", "order_item_id")
 
 
@@ -244,9 +241,6 @@ class Wave(Row):
     type = VarcharField(8, constraints=[_one_of("type", ITEM_TYPES)])
     completed_ms = BigIntegerField()
 
-    class Meta:
-        table_name = "waves"
-
 
 class OrderStoring(Row):
     """That the goods of an order, picked in a wave, were put away; completed at once."""
@@ -256,7 +250,6 @@ class OrderStoring(Row):
     completed_ms = BigIntegerField()
 
     class Meta:
-        table_name = "order_storings"
         primary_key = CompositeKey("tenant", "order_id", "wave_id")
 
 
@@ -270,7 +263,6 @@ class Checkout(Row):
     update_ms = BigIntegerField()
 
     class Meta:
-        table_name = "checkouts"
         primary_key = CompositeKey("tenant", "external_number")
 
 
@@ -284,7 +276,6 @@ class CheckoutItem(Row):
     order_item_id = VarcharField()
 
     class Meta:
-        table_name = "checkout_items"
         primary_key = CompositeKey("tenant", "external_number", "item_number")
         indexes = ((("tenant", "order_id", "order_item_id"), False),)
 
@@ -299,7 +290,6 @@ class Protocol(Row):
     create_ms = BigIntegerField()
 
     class Meta:
-        table_name = "protocols"
         primary_key = CompositeKey("tenant", "protocol")
 
 
@@ -314,7 +304,6 @@ class IdempotencyKey(Row):
     create_ms = BigIntegerField(index=True)
 
     class Meta:
-        table_name = "idempotency_keys"
         primary_key = CompositeKey("tenant", "client", "rpc", "key")
 
 
@@ -332,7 +321,6 @@ class Operation(Row):
     update_ms = BigIntegerField()
 
     class Meta:
-        table_name = "operations"
         primary_key = CompositeKey("tenant", "operation")
         indexes = ((("state", "tenant", "operation"), False), (("tenant", "draft", "state"), False))
 
@@ -347,7 +335,6 @@ class Event(Row):
     create_ms = BigIntegerField()
 
     class Meta:
-        table_name = "events"
         primary_key = CompositeKey("tenant", "seq")
 
 

@@ -1,0 +1,250 @@
+"""What is Envoy's alone: a real Envoy before a gRPC server that answers what each test tells it."""
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
+from typing import Any, NamedTuple
+from unittest.mock import ANY
+
+import grpc
+import httpx
+import pytest
+from conftest import eventually
+from google.protobuf.json_format import ParseDict
+from google.protobuf.message import Message
+from google.rpc import status_pb2
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_status import rpc_status
+from till.v1 import checkout_pb2, draft_item_pb2, inventory_pb2
+from till.v1.order_pb2 import LineItem, Order, SimpleOrderError
+
+from server import config, edge, run
+
+Reply = Callable[[grpc.ServicerContext], Message]
+DRAFTS = [f"{stage}/store-checkout-draft-items-post-one" for stage in ("", "/prod")]
+SIMPLE = ["/new-order", "/user-orders"]
+CHECKOUTS = ["/checkout", "/checkouts", "/checkout/custom/s1"]
+INVENTORY = "/v1/channel/inventory/day-ticket/1"
+POSTS = ["/orders", "/v1/stores", *DRAFTS, *SIMPLE, *CHECKOUTS]
+ROUTES = [*(("POST", path) for path in POSTS), ("GET", "/orders/1"), ("GET", INVENTORY)]
+DOCUMENTED = [
+    *(("POST", path, draft_item_pb2.DraftItemError(message='"]}'), 400) for path in DRAFTS),
+    *(("POST", path, SimpleOrderError(error="taken"), 400) for path in SIMPLE),
+    *(("POST", path, checkout_pb2.CheckoutError(status_code=409), 409) for path in CHECKOUTS),
+    ("GET", INVENTORY, inventory_pb2.InventoryError(message="없"), 404),
+]
+
+
+class Backend(grpc.GenericRpcHandler):
+    """A server that answers every call with `reply` and keeps what it was called with."""
+
+    def __init__(self) -> None:
+        self.reply: Reply = lambda context: Order()
+        self.metadata: dict[str, str | bytes] = {}
+        self.seconds_left = 0.0
+        self.health = health.HealthServicer()
+        self.server = grpc.server(ThreadPoolExecutor(4), handlers=[self])
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, self.server)
+        self.address = f"127.0.0.1:{self.server.add_insecure_port('127.0.0.1:0')}"
+        self.server.start()
+
+    def service(self, call: grpc.HandlerCallDetails) -> Any:
+        return grpc.unary_unary_rpc_method_handler(self._answer)
+
+    def _answer(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        self.metadata = dict(context.invocation_metadata())
+        self.seconds_left = context.time_remaining()
+        return self.reply(context).SerializeToString()
+
+
+class Envoy(NamedTuple):
+    backend: Backend
+    rest: httpx.Client
+    grpc: str
+    log: Path
+
+
+@contextmanager
+def running_envoy(backend: Backend, folder: Path) -> Iterator[Envoy]:
+    """Runs Envoy before this server, on ports that Envoy chooses."""
+    admin, log, names = folder / "admin", folder / "log", ("REST", "EDGE_GRPC", "ADMIN")
+    anywhere = {f"TILL_{name}_ADDRESS": "127.0.0.1:0" for name in names}
+    settings = config.load({"TILL_GRPC_ADDRESS": backend.address, **anywhere})
+    command = [str(run.BIN / "envoy"), "-c", str(edge.write(settings, folder / "envoy.yaml"))]
+    command += ["--file-flush-interval-msec", "50", "--admin-address-path", str(admin)]
+    command += ["--disable-hot-restart"]
+    with log.open("wb") as out, subprocess.Popen(command, cwd=config.ROOT, stdout=out) as process:
+        try:
+            found = eventually(lambda: listeners(admin))
+            with httpx.Client(base_url=f"http://{found['rest']}", timeout=30) as rest:
+                yield Envoy(backend, rest, found["grpc"], log)
+        finally:
+            process.terminate()
+            backend.server.stop(None).wait()
+
+
+def listeners(admin: Path) -> dict[str, str]:
+    """Returns the address of each listener, from Envoy itself."""
+    assert admin.exists()
+    lines = httpx.get(f"http://{admin.read_text()}/listeners").text.splitlines()
+    assert len(lines) == 2
+    return {name: address for name, _, address in (line.partition("::") for line in lines)}
+
+
+@pytest.fixture(scope="module")
+def envoy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Envoy]:
+    with running_envoy(Backend(), tmp_path_factory.mktemp("envoy")) as envoy:
+        eventually(lambda: healthy(envoy, 200, "SERVING"))
+        yield envoy
+
+
+def healthy(envoy: Envoy, status: int, word: str) -> None:
+    answer = envoy.rest.get("/healthz")
+    assert (answer.status_code, answer.json()) == (status, {"status": word})
+
+
+def refusal(code: grpc.StatusCode, message: str, *details: Message) -> Reply:
+    def refuse(context: grpc.ServicerContext) -> Message:
+        status = status_pb2.Status(code=code.value[0], message=message)
+        for detail in details:
+            status.details.add().Pack(detail)
+        context.abort_with_status(rpc_status.to_status(status))
+        raise AssertionError("abort raises")
+
+    return refuse
+
+
+def refused(answer: httpx.Response, path: str, status: int, message: object = ANY) -> None:
+    """Asserts that an error has this message, in the shape of its route."""
+    errors = [{"code": 10 if status == 409 else 11, "params": [{"message": message}]}]
+    content = {"error": {"code": "CheckoutInvalido", "details": {"errors": errors}}}
+    checkout = {"statusCode": status, "content": content, "hasError": True, "data": None}
+    shapes: dict[str, object] = {one: checkout for one in CHECKOUTS}
+    shapes |= {one: {"statusCode": status, "error": message} for one in SIMPLE}
+    shapes |= {one: {"is_accepted": False, "message": message} for one in DRAFTS}
+    shapes |= {INVENTORY: {"message": message}}
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/json")
+    assert answer.json() == shapes.get(path, {"code": ANY, "message": message, "details": []})
+
+
+@pytest.mark.parametrize("path", POSTS)
+def test_a_body_above_the_limit_is_413_in_the_shape_of_its_route(envoy: Envoy, path: str) -> None:
+    answer = envoy.rest.post(path, content=b" " * (1024 * 1024 + 1))
+    refused(answer, path, 413, "the request body is too large")
+
+
+@pytest.mark.parametrize("path", [path for path in POSTS if "custom" not in path])
+def test_malformed_json_is_told_in_the_shape_of_its_route(envoy: Envoy, path: str) -> None:
+    answer = envoy.rest.post(path, content=b'{"a')
+    refused(answer, path, 409 if path in CHECKOUTS else 400, "Closing quote expected in string.")
+
+
+@pytest.mark.parametrize("path", [*(path for _, path in ROUTES), "/", "/nowhere"])
+def test_a_wrong_method_or_path_is_404_in_the_shape_of_its_route(envoy: Envoy, path: str) -> None:
+    refused(envoy.rest.delete(path), path, 404)
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+def test_a_refusal_without_a_documented_body_takes_the_shape_of_its_route(
+    envoy: Envoy, method: str, path: str
+) -> None:
+    envoy.backend.reply = refusal(grpc.StatusCode.UNAVAILABLE, 'over "100%"\n한')
+    refused(envoy.rest.request(method, path), path, 503, 'over "100%"\n한')
+    envoy.backend.reply = refusal(grpc.StatusCode.UNKNOWN, "a crash: KeyError: password")
+    refused(envoy.rest.request(method, path), path, 500, "internal error")
+
+
+@pytest.mark.parametrize(("method", "path", "error", "status"), DOCUMENTED)
+def test_the_last_detail_is_the_body(
+    envoy: Envoy, method: str, path: str, error: Message, status: int
+) -> None:
+    any_type = f'"@type":"type.googleapis.com/{error.DESCRIPTOR.full_name}"'
+    decoy = status_pb2.Status(message=f"{{{any_type}}}]}}")
+    envoy.backend.reply = refusal(grpc.StatusCode.INVALID_ARGUMENT, "no", decoy, error)
+    answer = envoy.rest.request(method, path)
+    assert answer.status_code == status
+    assert ParseDict(answer.json(), type(error)()) == error
+
+
+def test_ids_are_integers_and_strings_that_look_like_them_stay(envoy: Envoy) -> None:
+    order = Order(order_id=2**53 - 1, etag='"orderId":"1"', line_items=[LineItem(product_id=5)])
+    envoy.backend.reply = lambda context: order
+    body = envoy.rest.get("/orders/1").json()
+    seen = (body["orderId"], body["etag"], body["lineItems"][0]["productId"])
+    assert seen == (2**53 - 1, order.etag, 5)
+
+
+def test_the_servers_headers_reach_the_client_and_grpcs_own_do_not(envoy: Envoy) -> None:
+    def reply(context: grpc.ServicerContext) -> Message:
+        context.send_initial_metadata((("x-operation", "operations/1"), ("retry-after", "1")))
+        return Order()
+
+    envoy.backend.reply = reply
+    headers = envoy.rest.get("/orders/1", headers={"x-request-id": "mine"}).headers
+    assert (headers["x-operation"], headers["retry-after"]) == ("operations/1", "1")
+    assert (headers["x-request-id"], headers["server"]) == ("mine", "till")
+    assert not [name for name in headers if name.startswith(("grpc-", "x-envoy-"))]
+
+
+def test_a_client_cannot_pretend_to_be_envoy(envoy: Envoy) -> None:
+    envoy.backend.reply = lambda context: Order()
+    trace = {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}
+    spoofed = {"x-till-tenant": "9", "x-envoy-original-path": "/a", "x-envoy-internal": "true"}
+    envoy.rest.get("/orders/1", headers=spoofed | trace)
+    expected = trace | {"x-envoy-original-path": "/orders/1"}
+    assert envoy.backend.metadata.items() >= expected.items()
+    assert not {"x-till-tenant", "x-envoy-internal"} & set(envoy.backend.metadata)
+
+
+@pytest.mark.parametrize(("asked", "seconds"), [("", 15), ("1H", 15), ("5S", 5)])
+def test_the_server_learns_the_deadline(envoy: Envoy, asked: str, seconds: int) -> None:
+    envoy.backend.reply = lambda context: Order()
+    envoy.rest.get("/orders/1", headers={"grpc-timeout": asked} if asked else {})
+    assert seconds - 1 < envoy.backend.seconds_left <= seconds
+
+
+def test_an_answer_that_comes_too_late_is_504(envoy: Envoy) -> None:
+    envoy.backend.reply = lambda context: Order(order_id=int(Event().wait(1)))
+    answer = envoy.rest.post("/new-order", headers={"grpc-timeout": "100m"})
+    refused(answer, "/new-order", 504, "the service took too long to answer")
+
+
+def test_healthz_follows_the_health_of_the_server(envoy: Envoy) -> None:
+    envoy.backend.health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
+    eventually(lambda: healthy(envoy, 503, "NOT_SERVING"))
+    envoy.backend.health.set("", health_pb2.HealthCheckResponse.SERVING)
+    eventually(lambda: healthy(envoy, 200, "SERVING"))
+
+
+def test_the_access_log_is_json_and_holds_no_credentials(envoy: Envoy) -> None:
+    envoy.backend.reply = lambda context: Order()
+    secret = {"authorization": "Bearer SECRET", "x-api-key": "SECRET", "x-request-id": "logged"}
+    envoy.rest.get("/orders/1?token=SECRET", headers=secret)
+    eventually(lambda: logged(envoy.log.read_text("utf-8")))
+
+
+def logged(log: str) -> None:
+    line = next((line for line in log.splitlines() if '"logged"' in line), "{}")
+    expected = {"method": "GET", "path": "/orders/1", "status": 200, "grpc_status": "0"}
+    assert json.loads(line).items() >= expected.items() and "SECRET" not in log
+
+
+def test_a_browser_can_call_by_grpc_web(envoy: Envoy) -> None:
+    envoy.backend.reply = lambda context: Order(order_number="web")
+    method, web = "till.v1.OrderService/GetOrder", {"content-type": "application/grpc-web"}
+    answer = httpx.post(f"http://{envoy.grpc}/{method}", headers=web, content=bytes(5))
+    assert b"web" in answer.content and b"grpc-status:0" in answer.content
+
+
+def test_without_a_server_every_route_says_503_in_its_shape(tmp_path: Path) -> None:
+    backend = Backend()
+    backend.server.stop(None).wait()
+    with running_envoy(backend, tmp_path) as envoy:
+        healthy(envoy, 503, "NOT_SERVING")
+        for method, path in ROUTES:
+            answer = envoy.rest.request(method, path)
+            refused(answer, path, 503, "the service is unavailable, please try again")
