@@ -119,6 +119,10 @@ lock: ## Write requirements.lock anew, for every Python and system at once
 		--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' \
 		--extra dev pyproject.toml --output-file requirements.lock
 
+.PHONY: schema
+schema: $(READY) ## Print the tables as the models say, to write a migration from
+	@$(BIN)/python -m storage.ddl
+
 .PHONY: clean
 clean: ## Remove what can be made again; data/ stays
 	@rm -rf .venv build till.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
