@@ -49,8 +49,18 @@ demo: $(READY) ## Show every documented call and its answer
 	@exec $(BIN)/till demo
 
 .PHONY: test
-test: $(READY) ## Run the tests; ARGS="-k wave" chooses some
+test: $(READY) mariadb ## Run the tests, on SQLite and on a MariaDB of their own; ARGS="-k wave" chooses some
 	@$(BIN)/python -m pytest $(ARGS)
+
+# The tests start a server of their own; the package's must not run.
+.PHONY: mariadb
+mariadb:
+	@PATH="$$PATH:/usr/sbin" command -v mariadbd >/dev/null || $(MAKE) mariadb-package
+
+.PHONY: mariadb-package
+mariadb-package:
+	@{ [ "$$(id -u)" = 0 ] && apt-get update -qq && $(APT) mariadb-server >/dev/null; } \
+		|| { echo "The tests need MariaDB: sudo env RUNLEVEL=1 apt-get install mariadb-server" >&2; exit 1; }
 
 .PHONY: generate
 generate: $(READY) ## Write generated/ from protos/
