@@ -151,7 +151,7 @@ class Stubs:
             draft_item_pb2_grpc.DraftItemServiceStub(channel),
             inventory_pb2_grpc.InventoryServiceStub(channel),
             store_pb2_grpc.StoreServiceStub(channel),
-            operations_pb2_grpc.OperationsStub(channel),
+            operations_pb2_grpc.OperationsStub(channel),  # type: ignore[no-untyped-call]
         )
 
 

@@ -1,8 +1,8 @@
 """Replays contracts/*.json, the documents' examples and their edges, through the real Envoy.
 
 A file is {"document", "headers"?, "steps"}; its headers go with every step, null takes one away.
-A step is {"name", "request": {"method", "path", "headers"?, "json"? | "text"?}, "response", "save"?,
-"eventually"?}; with "eventually" it is repeated until it holds. A response may ask for:
+A step is {"name", "request": {"method", "path", "headers"?, "json"? | "text"?}, "response",
+"save"?, "eventually"?: repeated until it holds}. What a response may ask for:
   status   a number, or a list of allowed ones
   json     the whole body; 110 is not 110.0
   like     a part of it: objects may hold more keys; lists hold these elements in any order
@@ -12,7 +12,6 @@ A step is {"name", "request": {"method", "path", "headers"?, "json"? | "text"?},
 Placeholders: <int> <text> <list> <time> <uuid> <re:pattern>, which matches a value's whole text.
 "save" keeps values for later steps of its file, {"name": "dotted.path"}, where "$text" is the body
 and "header:name" a header; {{name}} gives them back. {{uuid}} is always new, {{200*x}} repeats x.
-Every answer must be JSON and say so.
 """
 
 import json
@@ -34,7 +33,6 @@ STEPS = [
     for path, file in FILES.items()
     for step in file["steps"]
 ]
-KINDS = ("json", "like")
 TEMPLATE = re.compile(r"\{\{(?:(\d+)\*(.+?)|(\w+))\}\}", re.DOTALL)
 
 
@@ -77,7 +75,8 @@ def check(answer: httpx.Response, wanted: dict[str, Any]) -> None:
     assert answer.status_code in (status if isinstance(status, list) else [status]), told
     assert answer.headers.get("content-type", "").startswith("application/json"), told
     body = answer.json()
-    problems = [difference(wanted[kind], body, kind == "json") for kind in KINDS if kind in wanted]
+    kinds = wanted.keys() & {"json", "like"}
+    problems = [difference(wanted[kind], body, kind == "json") for kind in kinds]
     for name, value in wanted.get("headers", {}).items():
         problems.append(difference(value, answer.headers.get(name), True, f"header {name}"))
     assert not any(problems), f"{'; '.join(filter(None, problems))}{told}"
@@ -110,7 +109,7 @@ def fits(wanted: Any, given: Any) -> bool:
     try:
         match wanted:
             case "<int>" | "<list>":
-                return type(given) is {"<int>": int, "<list>": list}[wanted]
+                return isinstance(given, {"<int>": int, "<list>": list}[wanted])
             case "<text>":
                 return isinstance(given, str) and given != ""
             case "<time>":
@@ -119,7 +118,7 @@ def fits(wanted: Any, given: Any) -> bool:
                 return str(UUID(given)) == given
             case str() if pattern := re.fullmatch("<re:(.*)>", wanted, re.DOTALL):
                 scalar = isinstance(given, str | int) and not isinstance(given, bool)
-                return scalar and re.fullmatch(pattern[1], str(given), re.DOTALL) is not None
+                return scalar and bool(re.fullmatch(pattern[1], str(given), re.DOTALL))
     except (ValueError, AttributeError):
         return False
     return type(wanted) is type(given) and bool(wanted == given)
@@ -129,24 +128,19 @@ def fill(value: Any, values: dict[str, Any]) -> Any:
     """Returns a value with its templates filled in; one that stands alone keeps the saved type."""
     if isinstance(value, dict):
         return {key: fill(part, values) for key, part in value.items()}
-    if isinstance(value, list):
-        return [fill(part, values) for part in value]
     if not isinstance(value, str):
-        return value
-    alone = re.fullmatch(r"\{\{(\w+)\}\}", value)
-    if alone and alone[1] in values:
-        return values[alone[1]]
+        return [fill(part, values) for part in value] if isinstance(value, list) else value
+    if value[2:-2] in values and value == f"{{{{{value[2:-2]}}}}}":
+        return values[value[2:-2]]
     known = {**values, "uuid": uuid4()}
     return TEMPLATE.sub(lambda t: t[2] * int(t[1]) if t[1] else str(known[t[3]]), value)
 
 
 def pick(answer: httpx.Response, source: str) -> Any:
     """Returns what a step saves: the body's text, a header, or a place in the body."""
-    if source == "$text":
-        return answer.text
     if source.startswith("header:"):
         return answer.headers[source.removeprefix("header:")]
-    return find(answer.json(), source)
+    return answer.text if source == "$text" else find(answer.json(), source)
 
 
 def find(body: Any, place: str) -> Any:

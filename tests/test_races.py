@@ -11,13 +11,12 @@ import httpx
 from conftest import CHANNEL, ORDER, PATIENCE_SECONDS, Stack, Stubs, eventually, keyed
 from till.v1 import draft_item_pb2, order_pb2
 
+Post = tuple[str, Any, dict[str, str]]
 CALLERS = 100
 DAY = "2031-05-01"
 
 
-def at_once(
-    stack: Stack, requests: Iterable[tuple[str, Any, dict[str, str]]]
-) -> list[httpx.Response]:
+def at_once(stack: Stack, requests: Iterable[Post]) -> list[httpx.Response]:
     """Posts all of these (path, body, headers) at the same time."""
 
     async def run() -> list[httpx.Response]:
@@ -117,7 +116,7 @@ def test_two_doors_racing_for_one_number_make_one_order(stack: Stack) -> None:
     before = stack.count("orders")
     item = {"orderItemId": "1", "itemNumber": "1", "storageName": "D"}
     names = {"store": "race", "orderNumber": "one", "externalNumber": "race-1"}
-    packed = ("/checkout", {**names, "items": [item]}, {})
+    packed: Post = ("/checkout", {**names, "items": [item]}, {})
     order = {"store_id": "race", "order_id": "one", "user_id": "u", "grand_total": 1}
 
     answers = at_once(stack, [("/new-order", order, {}), packed] * (CALLERS // 2))
