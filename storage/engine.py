@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from peewee import DatabaseError, IntegrityError, SqliteDatabase
 
 from storage.errors import OutcomeUnknown, Overloaded
+from storage.sql import Bound
 from storage.tables import DB, TABLES
 
 T = TypeVar("T")
@@ -36,6 +37,10 @@ PRAGMAS = {
     "wal_autocheckpoint": 4000,
     "busy_timeout": 5000,
 }
+
+
+class _Sqlite(Bound, SqliteDatabase):
+    """SQLite, with every query bound to a tenant."""
 
 
 class Job:
@@ -151,7 +156,7 @@ def open_sqlite(url: str) -> None:
     if scheme != "sqlite" or not path:
         raise ValueError(f"TILL_DATABASE must be sqlite:///path, not {url!r}")
     Path(path).resolve().parent.mkdir(parents=True, exist_ok=True)
-    DB.initialize(SqliteDatabase(path, pragmas=PRAGMAS))
+    DB.initialize(_Sqlite(path, pragmas=PRAGMAS))
     DB.connect(reuse_if_open=True)
     DB.create_tables(TABLES)
     mode, level = DB.pragma("journal_mode"), DB.pragma("synchronous")

@@ -50,6 +50,10 @@ class OutOfStock(Refusal):
         self.lines = lines
 
 
+class ClientNotUsable(Refusal):
+    """The API client is revoked, or has as many keys as it may have."""
+
+
 class Overloaded(Refusal):
     """Too much is waiting, or the database is busy; the write was not begun."""
 

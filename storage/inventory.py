@@ -41,7 +41,8 @@ _FIND = Prepared(
 )
 _TAKE = Prepared(
     lambda: Inventory.update(ordered=Inventory.ordered + param("quantity")).where(
-        (Inventory.inventory_id == param("inventory_id"))
+        (Inventory.tenant == param("tenant"))
+        & (Inventory.inventory_id == param("inventory_id"))
         & (Inventory.max_quantity - Inventory.ordered - Inventory.held >= param("quantity"))
     )
 )
@@ -102,7 +103,7 @@ def take(tenant: int, wanted: Iterable[Wanted], source: str) -> None:
     for inventory_id in sorted(by_row):
         lines = by_row[inventory_id]
         quantity = sum(line.quantity for line in lines)
-        if _TAKE.run(inventory_id=inventory_id, quantity=quantity) != 1:
+        if _TAKE.run(tenant=tenant, inventory_id=inventory_id, quantity=quantity) != 1:
             raise OutOfStock([(line.field, line.quantity, 0) for line in lines])
         _enter(lines[0].row, "ordered", lines[0].row.ordered, quantity, source)
 
@@ -218,10 +219,9 @@ def _refuse_other_code(setting: Setting, row: Inventory) -> None:
 
 
 def _move_max(row: Inventory, to: int) -> None:
-    guard = (Inventory.inventory_id == row.inventory_id) & (
-        Inventory.ordered + Inventory.held <= to
-    )
-    if Inventory.update(max_quantity=to).where(guard).execute() != 1:
+    owned = (Inventory.tenant == row.tenant) & (Inventory.inventory_id == row.inventory_id)
+    enough = Inventory.ordered + Inventory.held <= to
+    if Inventory.update(max_quantity=to).where(owned & enough).execute() != 1:
         raise BelowCommitted(
             f"option {row.option_code} on {row.date} has {row.ordered + row.held} ordered and held"
         )

@@ -114,6 +114,10 @@ class Stack:
         for pid in server:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        eventually(lambda: self._assert_gone(server))
+
+    def _assert_gone(self, processes: set[int]) -> None:
+        assert not processes & _servers(self._supervisor.pid)
 
     def stop(self) -> None:
         """Stops the stack as SIGTERM does, and whatever is left of it by force."""

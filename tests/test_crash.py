@@ -34,16 +34,22 @@ def submit(stack: Stack, number: int) -> str:
     return str(accepted.headers["x-operation"])
 
 
+def read(stack: Stack, path: str) -> Any:
+    """Returns what is at a path, or fails."""
+    answer = stack.rest.get(path, headers=CALLER)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
 def assert_succeeded(stack: Stack, operation: str) -> None:
     """Asserts that the operation has come to its good end."""
-    read = stack.rest.get(f"/v1/{operation}")
-    assert read.status_code == 200, read.text
-    assert read.json()["metadata"]["state"] == "SUCCEEDED", read.text
+    found = read(stack, f"/v1/{operation}")
+    assert found["metadata"]["state"] == "SUCCEEDED", found
 
 
 def items(stack: Stack) -> list[tuple[int, int, str]]:
-    """Returns (line, quantity, revision) of each item in the draft."""
-    listed = stack.rest.get("/v1/drafts/crash-draft/items").json()["items"]
+    """Returns (line, quantity, revision) of each item in the draft, once the stack answers."""
+    listed = eventually(partial(read, stack, "/v1/drafts/crash-draft/items"))["items"]
     return [(item["line_number"], item["quantity"], str(item["revision"])) for item in listed]
 
 
@@ -103,8 +109,8 @@ def test_a_kill_amid_keyed_creates_loses_and_doubles_nothing(fresh_stack: Stack)
     acknowledged = create_until_killed(fresh_stack, keys, fresh_stack.kill_server)
 
     for order_id in acknowledged.values():
-        read = eventually(partial(found, fresh_stack, order_id))
-        assert ORDER.items() <= read.items()
+        order = eventually(partial(read, fresh_stack, f"/orders/{order_id}"))
+        assert ORDER.items() <= order.items()
     retried = {key: eventually(partial(create, fresh_stack, key)) for key in keys}
 
     assert {key: retried[key] for key in acknowledged} == acknowledged
@@ -112,16 +118,10 @@ def test_a_kill_amid_keyed_creates_loses_and_doubles_nothing(fresh_stack: Stack)
     assert fresh_stack.count("orders") == ORDERS
 
 
-def found(stack: Stack, order_id: int) -> Any:
-    """Returns the order, or fails."""
-    answer = stack.rest.get(f"/orders/{order_id}", headers=CALLER)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
-
-
 def test_the_supervisor_restarts_the_server_each_time(fresh_stack: Stack) -> None:
-    for number in range(3):
+    for _ in range(3):
         eventually(fresh_stack.kill_server)
         order_id = eventually(partial(create, fresh_stack, str(uuid4())))
 
-        assert found(fresh_stack, order_id)["orderId"] == order_id, number
+        order = eventually(partial(read, fresh_stack, f"/orders/{order_id}"))
+        assert order["orderId"] == order_id
