@@ -6,6 +6,7 @@ ErrorInfo, and last, where the RPC serves a document with its own error body, th
 unwraps it for REST.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -53,11 +54,25 @@ class MalformedRequest(Exception):
 
 
 class Unauthenticated(Exception):
-    """There is no credential, or not one that is accepted."""
+    """There is no token, or not one that is accepted; the text never tells which part is wrong."""
+
+    def __init__(self) -> None:
+        super().__init__("credentials are missing or not accepted")
 
 
 class PermissionDenied(Exception):
-    """The credential does not allow this."""
+    """The credentials do not allow this; the text never tells which half is wrong."""
+
+    def __init__(self) -> None:
+        super().__init__("these credentials do not allow this call")
+
+
+class RateLimited(Exception):
+    """The client called too often; it may come again in `seconds`."""
+
+    def __init__(self, limit: int, seconds: float) -> None:
+        super().__init__("too many requests")
+        self.limit, self.seconds = limit, max(1, math.ceil(seconds))
 
 
 class CheckoutRefused(Exception):
@@ -77,6 +92,7 @@ class Failure:
     message: str
     details: list[Message] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
+    headers: tuple[tuple[str, str], ...] = ()
 
     def status(self, method: str) -> Status:
         """Returns the failure as google.rpc.Status, the document's body last."""
@@ -103,6 +119,8 @@ TABLE: dict[type[Exception], tuple[StatusCode, str]] = {
     store.DraftNotOrderable: (StatusCode.FAILED_PRECONDITION, "DRAFT_NOT_ORDERABLE"),
     store.BelowCommitted: (StatusCode.FAILED_PRECONDITION, "BELOW_COMMITTED"),
     CheckoutRefused: (StatusCode.FAILED_PRECONDITION, "CHECKOUT_INVALID"),
+    RateLimited: (StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED"),
+    store.ClientNotUsable: (StatusCode.FAILED_PRECONDITION, "CLIENT_NOT_USABLE"),
     store.Overloaded: (StatusCode.UNAVAILABLE, "OVERLOADED"),
     store.OutcomeUnknown: (StatusCode.UNAVAILABLE, "OUTCOME_UNKNOWN"),
 }
@@ -139,7 +157,7 @@ def explain(error: Exception, request_id: str) -> Failure:
     if known is None:
         return Failure(StatusCode.INTERNAL, "INTERNAL", f"internal error, request id {request_id}")
     code, reason = known
-    failure = Failure(code, reason, str(error), _details(error))
+    failure = Failure(code, reason, str(error), _details(error), headers=_headers(error))
     if isinstance(error, CheckoutRefused):
         failure.faults = error.faults
         if any(fault.code in _OF_THE_REQUEST for fault in error.faults):
@@ -154,9 +172,24 @@ def _details(error: Exception) -> list[Message]:
         return [_bad_request([(error.field, error.text)])]
     if isinstance(error, store.OutOfStock):
         return [_shortage(error)]
-    if isinstance(error, store.Overloaded | store.OutcomeUnknown):
-        return [RetryInfo(retry_delay=Duration(seconds=RETRY_SECONDS))]
+    if seconds := _retry_seconds(error):
+        return [RetryInfo(retry_delay=Duration(seconds=seconds))]
     return []
+
+
+def _retry_seconds(error: Exception) -> int:
+    if isinstance(error, RateLimited):
+        return error.seconds
+    return RETRY_SECONDS if isinstance(error, store.Overloaded | store.OutcomeUnknown) else 0
+
+
+def _headers(error: Exception) -> tuple[tuple[str, str], ...]:
+    """Returns what REST callers learn from headers: when to come again, and the limit."""
+    seconds = str(_retry_seconds(error))
+    if isinstance(error, RateLimited):
+        limits = (("limit", str(error.limit)), ("remaining", "0"), ("reset", seconds))
+        return (("retry-after", seconds), *((f"x-ratelimit-{name}", text) for name, text in limits))
+    return () if seconds == "0" else (("retry-after", seconds),)
 
 
 def _bad_request(violations: list[tuple[str, str]]) -> BadRequest:

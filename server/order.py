@@ -8,7 +8,6 @@ from till.v1 import order_pb2 as pb
 from till.v1.order_pb2_grpc import OrderServiceServicer
 
 from server import call, wire
-from server.config import Config
 from storage import money, order
 from storage.engine import Engine
 from storage.once import once
@@ -18,8 +17,8 @@ from storage.tables import Order, OrderItem
 class OrderServicer(OrderServiceServicer):
     """Translates between messages and the order book."""
 
-    def __init__(self, engine: Engine, config: Config) -> None:
-        self._engine, self._config = engine, config
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
 
     async def CreateOrder(self, request: pb.CreateOrderRequest, context: Any) -> pb.Order:
         """Creates an order, or returns the first answer to its key."""
@@ -27,7 +26,7 @@ class OrderServicer(OrderServiceServicer):
         claim = asked.claim(request, uuid_needed=True)
 
         def create() -> bytes:
-            new = _new_order(asked.tenant, self._config.default_store, request)
+            new = _new_order(asked.tenant, asked.caller.store, request)
             return _order(*order.create(new, _new_lines(request))).SerializeToString()
 
         answer, replayed = await self._engine.write(lambda: once(claim, create))

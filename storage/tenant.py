@@ -64,6 +64,18 @@ def create_client(client: ApiClient, key: str | None = None) -> tuple[ApiClient,
     return client, _add_key(client, key or new_key())
 
 
+def ensure_client(client: ApiClient, key: str) -> None:
+    """Adds a client with this key and code, or gives them to the one that has its id."""
+    if _CLIENT.one(ApiClient, client_id=client.client_id) is None:
+        create_client(client, key)
+        return
+    owned = (ApiClient.tenant == client.tenant) & (ApiClient.client_id == client.client_id)
+    changes = {"channel_code": client.channel_code, "scopes": client.scopes, "revoke_ms": None}
+    ApiClient.update(changes).where(owned).execute()
+    if client_of_key(key) is None:
+        _add_key(client, key)
+
+
 def rotate_key(tenant: int, client_id: str) -> tuple[ApiClient, str]:
     """Gives a client one more key and returns it. Raises NotFound, ClientNotUsable."""
     client = get_client(tenant, client_id)

@@ -11,7 +11,8 @@ A step is {"name", "request": {"method", "path", "headers"?, "json"? | "text"?},
   headers  null means absent
 Placeholders: <int> <text> <list> <time> <uuid> <re:pattern>, which matches a value's whole text.
 "save" keeps values for later steps of its file, {"name": "dotted.path"}, where "$text" is the body
-and "header:name" a header; {{name}} gives them back. {{uuid}} is always new, {{200*x}} repeats x.
+and "header:name" a header; {{name}} gives them back. {{authorization}} and {{apiKey}} are known,
+{{uuid}} is always new, {{200*x}} repeats x.
 """
 
 import json
@@ -24,32 +25,30 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from conftest import Stack, eventually
+from conftest import CALLER, Stack, eventually
 
-FOLDER = Path(__file__).parent / "contracts"
-FILES = {path: json.loads(path.read_text("utf-8")) for path in sorted(FOLDER.glob("*.json"))}
-STEPS = [
-    pytest.param(path, step, id=f"{path.stem}: {step['name']}")
-    for path, file in FILES.items()
-    for step in file["steps"]
-]
+PATHS = sorted(Path(__file__).parent.glob("contracts/*.json"))
+FILES = {path: json.loads(path.read_text("utf-8")) for path in PATHS}
+STEPS = [(path, step) for path, file in FILES.items() for step in file["steps"]]
+NAMES = [f"{path.stem}: {step['name']}" for path, step in STEPS]
 TEMPLATE = re.compile(r"\{\{(?:(\d+)\*(.+?)|(\w+))\}\}", re.DOTALL)
 
 
 @pytest.fixture(scope="module")
 def saved() -> dict[Path, dict[str, Any]]:
-    """What the steps of each file have saved so far."""
-    return {path: {} for path in FILES}
+    """What the steps of each file have saved so far, and the credentials of the orders document."""
+    known = {"authorization": CALLER["authorization"], "apiKey": CALLER["x-api-key"]}
+    return {path: dict(known) for path in FILES}
 
 
-@pytest.mark.parametrize(("path", "step"), STEPS)
+@pytest.mark.parametrize(("path", "step"), STEPS, ids=NAMES)
 def test_the_contract_is_kept(
     path: Path, step: dict[str, Any], stack: Stack, saved: dict[Path, dict[str, Any]]
 ) -> None:
-    values = saved[path]
+    values, headers = saved[path], FILES[path].get("headers", {})
 
     def play() -> httpx.Response:
-        answer = send(stack.rest, FILES[path].get("headers", {}), step["request"], values)
+        answer = send(stack.rest, headers, step["request"], values)
         check(answer, fill(step["response"], values))
         return answer
 

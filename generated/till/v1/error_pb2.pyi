@@ -56,6 +56,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAVAILABLE: nobody knows whether the write took place; repeat it with the same key."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 16
     """INTERNAL: a fault of the server; the message carries the request id."""
+    ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 17
+    """RESOURCE_EXHAUSTED: the client called too often; RetryInfo says when to come again."""
+    ERROR_REASON_CLIENT_NOT_USABLE: _ErrorReason.ValueType  # 18
+    """FAILED_PRECONDITION: the API client is revoked, or has as many keys as it may have."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The values of google.rpc.ErrorInfo.reason, without the prefix, in the domain `till`. Every error carries one."""
@@ -94,4 +98,8 @@ ERROR_REASON_OUTCOME_UNKNOWN: ErrorReason.ValueType  # 15
 """UNAVAILABLE: nobody knows whether the write took place; repeat it with the same key."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 16
 """INTERNAL: a fault of the server; the message carries the request id."""
+ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 17
+"""RESOURCE_EXHAUSTED: the client called too often; RetryInfo says when to come again."""
+ERROR_REASON_CLIENT_NOT_USABLE: ErrorReason.ValueType  # 18
+"""FAILED_PRECONDITION: the API client is revoked, or has as many keys as it may have."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
