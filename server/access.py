@@ -106,7 +106,7 @@ class Access:
 
     def __init__(self, engine: Engine, config: Config, verifier: Verifier) -> None:
         self._engine, self._config, self._verifier = engine, config, verifier
-        # At a desk grpcurl should need no token; in production the shape of the house is not public.
+        # At a desk grpcurl needs no token; in production the shape of the house is not public.
         reflection = Rule(Needs.NOTHING) if config.development else Rule(Needs.TOKEN, OPERATOR)
         self._rules = {**RULES, REFLECTION: reflection}
 

@@ -145,7 +145,7 @@ def _register(server: grpc.aio.Server, engine: Engine, worker: Worker, config: C
     operations = OperationsServicer(engine, worker, result)
     names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
     described = reflection.aio.ReflectionServicer(names)
-    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(described, gate)
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(described, gate)  # type: ignore[no-untyped-call]
     operations_pb2_grpc.add_OperationsServicer_to_server(operations, gate)  # type: ignore[no-untyped-call]
 
 

@@ -102,7 +102,7 @@ def _refuse_unsafe(config: Config) -> None:
         raise ValueError(f"TILL_MODE must be one of {', '.join(MODES)}, not {config.mode!r}")
     if not config.development and (not config.jwks or config.issuer == Config.issuer):
         raise ValueError(
-            "TILL_MODE=production needs TILL_JWKS and TILL_ISSUER: the development issuer is refused"
+            "TILL_MODE=production needs TILL_JWKS and TILL_ISSUER, not the development issuer"
         )
     host = config.grpc_address.rpartition(":")[0]
     local = config.grpc_address.startswith("unix:") or host in ("127.0.0.1", "localhost", "[::1]")

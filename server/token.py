@@ -95,7 +95,7 @@ class Verifier:
 
     async def _check(self, text: str) -> Token:
         try:
-            # The algorithm is ours and the key is found by its id alone: jwk, jku and x5c are not read.
+            # The algorithm is ours; the key is found by its id alone: jwk, jku, x5c are not read.
             header = jwt.get_unverified_header(text)
             key_id = header.get("kid")
             key = await self._keys.find(key_id) if isinstance(key_id, str) else None

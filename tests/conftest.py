@@ -26,12 +26,19 @@ from till.v1 import (
     store_pb2_grpc,
 )
 
+from server import development
+from server.config import Config
+
 T = TypeVar("T")
 ROOT = Path(__file__).parent.parent
 PATIENCE_SECONDS = 60.0
-CALLER = {"authorization": "Bearer x.y.z", "x-api-key": "k"}
-"""What a caller of the orders document sends."""
-CHANNEL = {"Authorization": "Token api_key_secret", "Channel": "Code code_secret"}
+KNOWN = development.credentials(Config(), [*development.SCOPES])
+CALLER = {"authorization": f"Bearer {KNOWN['token']}", "x-api-key": KNOWN["api_key"]}
+"""What a caller of the orders document sends; the token is an operator's too."""
+CHANNEL = {
+    "authorization": f"Token {KNOWN['channel_token']}",
+    "channel": f"Code {KNOWN['channel_code']}",
+}
 """What a caller of the inventory document sends."""
 ORDER = {
     "requesterId": 1001,

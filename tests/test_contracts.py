@@ -12,7 +12,8 @@ A step is {"name", "request": {"method", "path", "headers"?, "json"? | "text"?},
 Placeholders: <int> <text> <list> <time> <uuid> <re:pattern>, which matches a value's whole text.
 "save" keeps values for later steps of its file, {"name": "dotted.path"}, where "$text" is the body
 and "header:name" a header; {{name}} gives them back. {{authorization}} and {{apiKey}} are known,
-{{uuid}} is always new, {{200*x}} repeats x.
+{{channelToken}} and {{channelCode}} too; {{uuid}} is always new, {{200*x}} repeats x. Where only an
+operator may go, the step goes as one unless it says otherwise.
 """
 
 import json
@@ -25,19 +26,26 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from conftest import CALLER, Stack, eventually
+from conftest import CALLER, KNOWN, Stack, eventually
 
 PATHS = sorted(Path(__file__).parent.glob("contracts/*.json"))
 FILES = {path: json.loads(path.read_text("utf-8")) for path in PATHS}
 STEPS = [(path, step) for path, file in FILES.items() for step in file["steps"]]
 NAMES = [f"{path.stem}: {step['name']}" for path, step in STEPS]
+OPERATORS = ("/v1/stores", "/v1/products", "/v1/inventory", "/v1/operations?")
+OPERATOR = {"Authorization": "{{authorization}}"}
 TEMPLATE = re.compile(r"\{\{(?:(\d+)\*(.+?)|(\w+))\}\}", re.DOTALL)
 
 
 @pytest.fixture(scope="module")
 def saved() -> dict[Path, dict[str, Any]]:
     """What the steps of each file have saved so far, and the credentials of the orders document."""
-    known = {"authorization": CALLER["authorization"], "apiKey": CALLER["x-api-key"]}
+    known = {
+        "authorization": CALLER["authorization"],
+        "apiKey": CALLER["x-api-key"],
+        "channelToken": KNOWN["channel_token"],
+        "channelCode": KNOWN["channel_code"],
+    }
     return {path: dict(known) for path in FILES}
 
 
@@ -59,7 +67,10 @@ def test_the_contract_is_kept(
 def send(rest: httpx.Client, defaults: Any, request: Any, values: dict[str, Any]) -> httpx.Response:
     """Sends a step's request as it is written."""
     path = fill(request["path"], {name: quote(str(value)) for name, value in values.items()})
-    headers = {"Content-Type": "application/json"} | defaults | request.get("headers", {})
+    operator = OPERATOR if request["path"].startswith(OPERATORS) else {}
+    headers = (
+        {"Content-Type": "application/json"} | defaults | operator | request.get("headers", {})
+    )
     given = {name: fill(value, values) for name, value in headers.items() if value is not None}
     body = fill(request.get("text"), values)
     if "json" in request:
