@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass, fields
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -104,9 +105,16 @@ def _refuse_unsafe(config: Config) -> None:
         raise ValueError(
             "TILL_MODE=production needs TILL_JWKS and TILL_ISSUER, not the development issuer"
         )
-    host = config.grpc_address.rpartition(":")[0]
-    local = config.grpc_address.startswith("unix:") or host in ("127.0.0.1", "localhost", "[::1]")
-    if not local and not config.server_tls:
+    if not _is_local(config.grpc_address) and not config.server_tls:
         raise ValueError(
             "TILL_GRPC_ADDRESS must be loopback or unix:path unless TILL_SERVER_TLS is set"
         )
+
+
+def _is_local(address: str) -> bool:
+    """Whether only this machine can reach an address."""
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return address.startswith("unix:") or host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
