@@ -114,8 +114,8 @@ def _new_line(index: int, item: pb.QuoteItem) -> OrderItem:
 
 
 def _value(request: pb.CreateOrderRequest, name: str) -> Any:
-    """Returns what a wrapper holds, or None when it is unset."""
-    return getattr(request, name).value if request.HasField(name) else None  # type: ignore[arg-type]
+    """Returns a field that may be absent, or None when it is."""
+    return getattr(request, name) if request.HasField(name) else None  # type: ignore[arg-type]
 
 
 def _order(row: Order, lines: list[OrderItem]) -> pb.Order:

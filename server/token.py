@@ -45,12 +45,10 @@ class Keys:
 
     async def find(self, key_id: str) -> jwt.PyJWK | None:
         """Returns a key; reads the source again when it is unknown or the keys are old."""
-        now = time.monotonic()
-        wanted = key_id not in self._keys or now - self._read > REFRESH_SECONDS
-        if wanted and now - self._tried > RETRY_SECONDS:
-            async with self._lock:
-                if now - self._tried > RETRY_SECONDS:
-                    self._tried = now
+        if key_id not in self._keys or time.monotonic() - self._read > REFRESH_SECONDS:
+            async with self._lock:  # whoever comes while the keys are read waits for them
+                if time.monotonic() - self._tried > RETRY_SECONDS:
+                    self._tried = time.monotonic()
                     await self._refresh()
         return self._keys.get(key_id)
 
