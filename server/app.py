@@ -17,7 +17,9 @@ from till.v1 import (
     checkout_pb2_grpc,
     draft_item_pb2_grpc,
     inventory_pb2_grpc,
+    lifecycle_pb2_grpc,
     order_pb2_grpc,
+    stock_pb2_grpc,
     store_pb2_grpc,
     tenant_pb2_grpc,
 )
@@ -30,9 +32,11 @@ from server.config import ROOT, Config
 from server.draft_item import DraftItemServicer
 from server.draft_item import message as item_message
 from server.inventory import InventoryServicer
+from server.lifecycle import LifecycleServicer
 from server.limit import Limits
 from server.operation import OperationsServicer
 from server.order import OrderServicer
+from server.stock import StockServicer
 from server.store import StoreServicer
 from server.tenant import TenantServicer
 from server.token import Keys, Verifier
@@ -47,6 +51,8 @@ SERVICES = (
     "till.v1.DraftItemService",
     "till.v1.InventoryService",
     "till.v1.StoreService",
+    "till.v1.LifecycleService",
+    "till.v1.StockService",
     "till.v1.TenantService",
     "google.longrunning.Operations",
 )
@@ -141,6 +147,8 @@ def _register(server: grpc.aio.Server, engine: Engine, worker: Worker, config: C
     )
     inventory_pb2_grpc.add_InventoryServiceServicer_to_server(InventoryServicer(engine), gate)
     store_pb2_grpc.add_StoreServiceServicer_to_server(StoreServicer(engine), gate)
+    lifecycle_pb2_grpc.add_LifecycleServiceServicer_to_server(LifecycleServicer(engine), gate)
+    stock_pb2_grpc.add_StockServiceServicer_to_server(StockServicer(engine), gate)
     tenant_pb2_grpc.add_TenantServiceServicer_to_server(TenantServicer(engine), gate)
     operations = OperationsServicer(engine, worker, result)
     names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)

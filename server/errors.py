@@ -93,10 +93,14 @@ class Failure:
     details: list[Message] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     headers: tuple[tuple[str, str], ...] = ()
+    metadata: dict[str, str] = field(default_factory=dict)
 
     def status(self, method: str) -> Status:
         """Returns the failure as google.rpc.Status, the document's body last."""
-        details = [*self.details, ErrorInfo(reason=self.reason, domain=DOMAIN)]
+        details = [
+            *self.details,
+            ErrorInfo(reason=self.reason, domain=DOMAIN, metadata=self.metadata),
+        ]
         if body := _BODIES.get(method):
             details.append(body(self))
         return Status(
@@ -120,6 +124,10 @@ TABLE: dict[type[Exception], tuple[StatusCode, str]] = {
     store.BelowCommitted: (StatusCode.FAILED_PRECONDITION, "BELOW_COMMITTED"),
     CheckoutRefused: (StatusCode.FAILED_PRECONDITION, "CHECKOUT_INVALID"),
     RateLimited: (StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED"),
+    store.EtagMismatch: (StatusCode.ABORTED, "ETAG_MISMATCH"),
+    store.StatusNotAllowed: (StatusCode.FAILED_PRECONDITION, "STATUS_NOT_ALLOWED"),
+    store.HoldNotActive: (StatusCode.FAILED_PRECONDITION, "HOLD_NOT_ACTIVE"),
+    store.NoStockRow: (StatusCode.FAILED_PRECONDITION, "NO_STOCK_ROW"),
     store.ClientNotUsable: (StatusCode.FAILED_PRECONDITION, "CLIENT_NOT_USABLE"),
     store.Overloaded: (StatusCode.UNAVAILABLE, "OVERLOADED"),
     store.OutcomeUnknown: (StatusCode.UNAVAILABLE, "OUTCOME_UNKNOWN"),
@@ -158,6 +166,8 @@ def explain(error: Exception, request_id: str) -> Failure:
         return Failure(StatusCode.INTERNAL, "INTERNAL", f"internal error, request id {request_id}")
     code, reason = known
     failure = Failure(code, reason, str(error), _details(error), headers=_headers(error))
+    if isinstance(error, store.EtagMismatch):
+        failure.metadata = {"etag": error.etag}
     if isinstance(error, CheckoutRefused):
         failure.faults = error.faults
         if any(fault.code in _OF_THE_REQUEST for fault in error.faults):
