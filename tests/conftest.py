@@ -18,6 +18,8 @@ import grpc
 import httpx
 import pytest
 from google.longrunning import operations_pb2_grpc
+from inside import Book, Served, opened, serving
+from invariants import assert_invariants
 from till.v1 import (
     checkout_pb2_grpc,
     draft_item_pb2_grpc,
@@ -157,13 +159,16 @@ class Stubs:
 
 @contextmanager
 def running(folder: Path) -> Iterator[Stack]:
-    """Runs a stack whose files lie in this folder."""
+    """Runs a stack whose files lie in this folder; what its database holds at the end must be
+    right.
+    """
     stack = Stack(folder)
     try:
         stack.wait()
         yield stack
     finally:
         stack.stop()
+    assert_invariants(stack.database)
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +190,26 @@ def stubs(stack: Stack) -> Iterator[Stubs]:
     """The stubs of the module's stack."""
     with grpc.insecure_channel(stack.grpc) as channel:
         yield Stubs.of(channel)
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Iterator[Book]:
+    """An order book in this process, for one test alone."""
+    with opened(tmp_path / "till.db") as book:
+        yield book
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    """A server in this process, without Envoy, for one test alone."""
+    with serving(tmp_path / "till.db") as served:
+        yield served
+
+
+@pytest.fixture
+def inner(served: Served) -> Stubs:
+    """The stubs of the server in this process."""
+    return Stubs.of(served.channel)
 
 
 def _environment() -> dict[str, str]:
