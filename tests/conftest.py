@@ -67,7 +67,7 @@ class Stack:
     """A running stack on ports of its own, with an empty database."""
 
     def __init__(self, folder: Path) -> None:
-        self.server, rest, self.grpc, admin = (f"127.0.0.1:{port}" for port in _free_ports(4))
+        self.server, rest, self.grpc, admin = (f"127.0.0.1:{port}" for port in free_ports(4))
         self.admin = f"http://{admin}"
         self.database = folder / "till.db"
         self.rest = httpx.Client(base_url=f"http://{rest}", timeout=PATIENCE_SECONDS)
@@ -83,7 +83,7 @@ class Stack:
             self._supervisor = subprocess.Popen(
                 [sys.executable, "-m", "server.cli", "run"],
                 cwd=ROOT,
-                env=_environment() | settings,
+                env=environment() | settings,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -212,7 +212,7 @@ def inner(served: Served) -> Stubs:
     return Stubs.of(served.channel)
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Returns this process's environment without settings, able to find the project and Envoy."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TILL_")}
     paths = [str(ROOT), str(ROOT / "generated"), kept.get("PYTHONPATH", "")]
@@ -221,7 +221,7 @@ def _environment() -> dict[str, str]:
     return kept
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [listener.getsockname()[1] for listener in sockets]
     for listener in sockets:
