@@ -67,8 +67,8 @@ def opened(path: Path) -> Iterator[Book]:
 class Served:
     """The whole server, without Envoy, on a thread and a loop of its own."""
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
+    def __init__(self, path: Path, config: Config) -> None:
+        self.path, self.config = path, config
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="served")
         self._thread.start()
@@ -98,7 +98,7 @@ class Served:
 def serving(path: Path, **settings: Any) -> Iterator[Served]:
     """Serves an order book at a path; what it holds at the end must be right."""
     config = replace(Config(database=f"sqlite:///{path}", grpc_address="127.0.0.1:0"), **settings)
-    served = Served(config)
+    served = Served(path, config)
     try:
         yield served
     finally:

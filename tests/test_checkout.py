@@ -208,7 +208,10 @@ def test_a_refusal_over_grpc_is_told_by_its_number_and_kept(inner: Stubs) -> Non
     told = pb.CheckoutError()
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert status.details[-1].Unpack(told) and told.status_code == 409
-    found = {(e.code, e.params[0].fields["field"].string_value) for e in told.content.error.details.errors}
+    found = {
+        (e.code, e.params[0].fields["field"].string_value)
+        for e in told.content.error.details.errors
+    }
     assert found == {
         (Code.FIELD_MISSING, "orderNumber"),
         (Code.FIELD_MISSING, "items[0].itemNumber"),

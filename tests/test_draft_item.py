@@ -1,8 +1,12 @@
 """Drafts: what was accepted is applied once, and an order takes a draft whole."""
 
+import base64
+import json
+
+import grpc
 import pytest
 from conftest import CALLER, ORDER, Stack, Stubs, eventually, keyed
-from inside import TENANT, Book
+from inside import TENANT, Book, refused
 from invariants import dump
 from samples import claim, draft_item, order_lines
 from till.v1 import draft_item_pb2 as pb
@@ -181,6 +185,23 @@ def test_an_order_right_after_the_202_has_the_item(inner: Stubs) -> None:
         request.checkout_draft_id = f"d{number}"
         made = inner.order.CreateOrder(request, metadata=tuple(keyed().items()))
         assert [line.quantity for line in made.line_items] == [number + 1]
+
+
+@pytest.mark.parametrize(
+    "place", ["x", 5, None, [], [1], ["a", 1], [1, 2], [1, "a", 2], {"a": 1}, "deep"], ids=str
+)
+def test_a_page_token_of_another_list_is_refused(inner: Stubs, place: object) -> None:
+    text = "[" * 100_000 if place == "deep" else json.dumps(place)
+    token = base64.urlsafe_b64encode(text.encode()).decode()
+    item = pb.SubmitDraftItemRequest(pk="i", gsi_1_pk="d", quantity=1, idempotency_key="k")
+    inner.draft.SubmitDraftItem(item)
+    eventually(lambda: inner.draft.ListDraftItems(pb.ListDraftItemsRequest(checkout_draft_id="d")))
+    asked = pb.ListDraftItemsRequest(checkout_draft_id="d", page_token=token)
+
+    code, status = refused(lambda: inner.draft.ListDraftItems(asked))
+
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert status.message == "page_token is not a token of this list"
 
 
 @pytest.mark.parametrize("spelling", ["numbers", "strings"])
