@@ -18,6 +18,7 @@ import grpc
 import httpx
 import pytest
 from google.longrunning import operations_pb2_grpc
+from hypothesis import HealthCheck, settings
 from inside import Book, Served, opened, serving
 from invariants import assert_invariants
 from till.v1 import (
@@ -28,6 +29,9 @@ from till.v1 import (
     store_pb2_grpc,
 )
 
+# A slow machine is no failure.
+settings.register_profile("till", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("till")
 T = TypeVar("T")
 ROOT = Path(__file__).parent.parent
 PATIENCE_SECONDS = 60.0

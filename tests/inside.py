@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
+import structlog
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 from invariants import assert_invariants
@@ -18,6 +19,10 @@ from server import app
 from server.config import Config
 from storage.engine import Engine
 
+# The server in this process logs as a library does, so that pytest shows its lines with a failure.
+structlog.configure(
+    [structlog.stdlib.render_to_log_kwargs], logger_factory=structlog.stdlib.LoggerFactory()
+)
 T = TypeVar("T")
 TENANT = 1
 PATIENCE_SECONDS = 60.0

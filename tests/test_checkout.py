@@ -171,7 +171,7 @@ REQUESTS = st.builds(
 
 
 @given(st.lists(REQUESTS, max_size=12))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_any_sequence_of_checkouts_is_right_and_the_same_again_changes_nothing(
     requests: list[Request],
 ) -> None:

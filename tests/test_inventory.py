@@ -133,7 +133,7 @@ def test_a_page_is_ordered_by_option_then_day_then_code(book: Book) -> None:
         )
     )
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_any_sequence_of_settings_and_orders_is_right(moves: list[tuple[str, list[int]]]) -> None:
     """Against a model of two numbers a row; the invariants are asserted when the book closes."""
     left, sold = [0, 0], [0, 0]
