@@ -118,7 +118,8 @@ def assert_invariants(path: Path, *, keyed: bool = True) -> None:
             broken[f"one {kind} for each"] = [*set(events) ^ set(rows)] or [
                 (len(events), len(rows)) for _ in range(len(events) != len(rows))
             ]
-    assert {rule: found for rule, found in broken.items() if found} == {}
+    found = {rule: rows for rule, rows in broken.items() if rows}
+    assert not found, found
 
 
 def dump(path: Path, *without: str) -> dict[str, list[tuple[object, ...]]]:
