@@ -18,6 +18,9 @@ import grpc
 import httpx
 import pytest
 from google.longrunning import operations_pb2_grpc
+from hypothesis import HealthCheck, settings
+from inside import Book, Served, opened, serving
+from invariants import assert_invariants
 from till.v1 import (
     checkout_pb2_grpc,
     draft_item_pb2_grpc,
@@ -29,6 +32,9 @@ from till.v1 import (
 from server import development
 from server.config import Config
 
+# A slow machine is no failure.
+settings.register_profile("till", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("till")
 T = TypeVar("T")
 ROOT = Path(__file__).parent.parent
 PATIENCE_SECONDS = 60.0
@@ -72,7 +78,7 @@ class Stack:
     """A running stack on ports of its own, with an empty database."""
 
     def __init__(self, folder: Path) -> None:
-        self.server, rest, self.grpc, admin = (f"127.0.0.1:{port}" for port in _free_ports(4))
+        self.server, rest, self.grpc, admin = (f"127.0.0.1:{port}" for port in free_ports(4))
         self.admin = f"http://{admin}"
         self.database = folder / "till.db"
         self.rest = httpx.Client(base_url=f"http://{rest}", timeout=PATIENCE_SECONDS)
@@ -88,7 +94,7 @@ class Stack:
             self._supervisor = subprocess.Popen(
                 [sys.executable, "-m", "server.cli", "run"],
                 cwd=ROOT,
-                env=_environment() | settings,
+                env=environment() | settings,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -168,13 +174,16 @@ class Stubs:
 
 @contextmanager
 def running(folder: Path) -> Iterator[Stack]:
-    """Runs a stack whose files lie in this folder."""
+    """Runs a stack whose files lie in this folder; what its database holds at the end must be
+    right.
+    """
     stack = Stack(folder)
     try:
         stack.wait()
         yield stack
     finally:
         stack.stop()
+    assert_invariants(stack.database)
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +207,27 @@ def stubs(stack: Stack) -> Iterator[Stubs]:
         yield Stubs.of(channel)
 
 
-def _environment() -> dict[str, str]:
+@pytest.fixture
+def book(tmp_path: Path) -> Iterator[Book]:
+    """An order book in this process, for one test alone."""
+    with opened(tmp_path / "till.db") as book:
+        yield book
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    """A server in this process, without Envoy, for one test alone."""
+    with serving(tmp_path / "till.db") as served:
+        yield served
+
+
+@pytest.fixture
+def inner(served: Served) -> Stubs:
+    """The stubs of the server in this process."""
+    return Stubs.of(served.channel)
+
+
+def environment() -> dict[str, str]:
     """Returns this process's environment without settings, able to find the project and Envoy."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TILL_")}
     paths = [str(ROOT), str(ROOT / "generated"), kept.get("PYTHONPATH", "")]
@@ -207,7 +236,7 @@ def _environment() -> dict[str, str]:
     return kept
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [listener.getsockname()[1] for listener in sockets]
     for listener in sockets:
