@@ -97,6 +97,13 @@ def option_of(tenant: int, sku: str | None, price_option_id: int, product_id: in
     return None
 
 
+def options(tenant: int) -> dict[str, str]:
+    """Returns the code of every option, by its code and by its sku."""
+    owned = ProductOption.tenant == tenant
+    found = ProductOption.select(ProductOption.option_code, ProductOption.sku).where(owned)
+    return {name: code for code, sku in tuples(found) for name in (sku, code) if name}
+
+
 def batch_set(tenant: int, settings: list[Setting], actor: str) -> list[Inventory]:
     """Puts rows up for sale or moves their maximum: all of them, or none.
 
@@ -238,7 +245,9 @@ def _set(tenant: int, setting: Setting, cause: Cause) -> Inventory:
 
 def _open(tenant: int, setting: Setting, cause: Cause) -> Inventory:
     code = setting.inventory_code.lower() or str(uuid.uuid4())
-    if Inventory.get_or_none((Inventory.tenant == tenant) & (Inventory.inventory_code == code)):
+    if setting.inventory_code and Inventory.get_or_none(
+        (Inventory.tenant == tenant) & (Inventory.inventory_code == code)
+    ):
         raise InvalidField(f"{setting.field}.inventory_code", "belongs to another row")
     row = Inventory(
         tenant=tenant,

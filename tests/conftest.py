@@ -90,11 +90,12 @@ class Stack:
             "TILL_EDGE_GRPC_ADDRESS": self.grpc,
             "TILL_ADMIN_ADDRESS": admin,
         }
+        self.environment = environment() | settings
         with self._log.open("wb") as log:
             self._supervisor = subprocess.Popen(
                 [sys.executable, "-m", "server.cli", "run"],
                 cwd=ROOT,
-                env=environment() | settings,
+                env=self.environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
