@@ -82,6 +82,9 @@ class Stack:
         self.admin = f"http://{admin}"
         self.database = folder / "till.db"
         self.rest = httpx.Client(base_url=f"http://{rest}", timeout=PATIENCE_SECONDS)
+        self.operator = httpx.Client(
+            base_url=f"http://{rest}", timeout=PATIENCE_SECONDS, headers=CALLER
+        )
         self._log = folder / "stack.log"
         settings = {
             "TILL_DATABASE": f"sqlite:///{self.database}",
@@ -136,6 +139,7 @@ class Stack:
     def stop(self) -> None:
         """Stops the stack as SIGTERM does, and whatever is left of it by force."""
         self.rest.close()
+        self.operator.close()
         self._supervisor.terminate()
         with suppress(subprocess.TimeoutExpired):
             self._supervisor.wait(PATIENCE_SECONDS)
