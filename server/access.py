@@ -1,37 +1,193 @@
-"""Who may call what: one table from RPC to the credentials it needs."""
+"""Who may call what: one table from RPC to the credentials it needs, the same for every door."""
 
-import hashlib
+import hmac
+from dataclasses import dataclass
+from enum import Enum, auto
 
+from server.config import Config
 from server.errors import PermissionDenied, Unauthenticated
+from server.token import Verifier
+from storage import tenant
+from storage.engine import Engine
+from storage.tables import ApiClient
 
-DEFAULT_TENANT = 1
 
-_ORDERS = {"/till.v1.OrderService/CreateOrder", "/till.v1.OrderService/GetOrder"}
-_CHANNEL = {"/till.v1.InventoryService/ListDayTicketInventory"}
+class Needs(Enum):
+    """The credentials of a document."""
+
+    NOTHING = auto()
+    """Anybody may call."""
+    DEFAULT = auto()
+    """Nothing, for the default tenant; a key, if one is sent or a setting asks for it."""
+    CUSTOMER = auto()
+    """A bearer token with the scope, and an x-api-key of the same client."""
+    CHANNEL = auto()
+    """`Authorization: Token <key>` and `Channel: Code <code>` of one client."""
+    TOKEN = auto()
+    """A bearer token with the scope."""
 
 
-def admit(method: str, metadata: dict[str, str]) -> None:
-    """Raises Unauthenticated or PermissionDenied when a call lacks the credentials of its
-    document.
-    """
-    if method in _ORDERS:
-        _word_after("Bearer", metadata, Unauthenticated("a bearer token is required"))
-        if not metadata.get("x-api-key"):
-            raise PermissionDenied("an x-api-key is required")
-    elif method in _CHANNEL:
-        _word_after("Token", metadata, PermissionDenied("a token is required"))
+@dataclass(frozen=True)
+class Rule:
+    """What an RPC needs."""
+
+    needs: Needs
+    scope: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls: the tenant whose rows are seen, the client, its store, and what it may do."""
+
+    tenant: int
+    client: str
+    store: str
+    scopes: frozenset[str]
+
+
+READ, WRITE, OPERATOR, PLATFORM = "customer:read", "customer:write", "operator", "platform"
+REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+_IMPLIED = {READ: {READ, WRITE}}
+_SERVICES = {
+    "till.v1.OrderService": {
+        "CreateOrder": Rule(Needs.CUSTOMER, WRITE),
+        "GetOrder": Rule(Needs.CUSTOMER, READ),
+        "SubmitStoreOrder": Rule(Needs.DEFAULT),
+        "ListRecentUserOrders": Rule(Needs.DEFAULT),
+    },
+    "till.v1.DraftItemService": {
+        "SubmitDraftItem": Rule(Needs.DEFAULT),
+        "GetDraftItem": Rule(Needs.DEFAULT),
+        "ListDraftItems": Rule(Needs.DEFAULT),
+    },
+    "till.v1.CheckoutService": {
+        "RecordCheckout": Rule(Needs.DEFAULT),
+        "RecordCustomCheckout": Rule(Needs.DEFAULT),
+        "GetCheckout": Rule(Needs.DEFAULT),
+        "GetProtocol": Rule(Needs.DEFAULT),
+    },
+    "till.v1.InventoryService": {
+        "ListDayTicketInventory": Rule(Needs.CHANNEL),
+        "BatchSetInventory": Rule(Needs.TOKEN, OPERATOR),
+    },
+    "till.v1.StoreService": {
+        "CreateStore": Rule(Needs.TOKEN, OPERATOR),
+        "GetStore": Rule(Needs.TOKEN, OPERATOR),
+        "ListStores": Rule(Needs.TOKEN, OPERATOR),
+        "CreateDepot": Rule(Needs.TOKEN, OPERATOR),
+        "SetCheckoutMapping": Rule(Needs.TOKEN, OPERATOR),
+        "CreateProduct": Rule(Needs.TOKEN, OPERATOR),
+        "GetProduct": Rule(Needs.TOKEN, OPERATOR),
+    },
+    "till.v1.TenantService": {
+        "CreateTenant": Rule(Needs.TOKEN, PLATFORM),
+        "ListTenants": Rule(Needs.TOKEN, PLATFORM),
+        "SetStockPolicy": Rule(Needs.TOKEN, OPERATOR),
+        "CreateApiClient": Rule(Needs.TOKEN, OPERATOR),
+        "ListApiClients": Rule(Needs.TOKEN, OPERATOR),
+        "RotateApiKey": Rule(Needs.TOKEN, OPERATOR),
+        "RevokeApiKey": Rule(Needs.TOKEN, OPERATOR),
+        "RevokeApiClient": Rule(Needs.TOKEN, OPERATOR),
+    },
+    "till.v1.LifecycleService": {
+        "ListOrders": Rule(Needs.TOKEN, OPERATOR),
+        "BatchGetOrders": Rule(Needs.TOKEN, OPERATOR),
+        "TransitionOrder": Rule(Needs.TOKEN, OPERATOR),
+        "CancelOrder": Rule(Needs.TOKEN, OPERATOR),
+        "ListOrderStatuses": Rule(Needs.TOKEN, OPERATOR),
+    },
+    "till.v1.StockService": {
+        "HoldStock": Rule(Needs.TOKEN, OPERATOR),
+        "GetHold": Rule(Needs.TOKEN, OPERATOR),
+        "ConfirmHold": Rule(Needs.TOKEN, OPERATOR),
+        "ReleaseHold": Rule(Needs.TOKEN, OPERATOR),
+        "ExtendHold": Rule(Needs.TOKEN, OPERATOR),
+        "AdjustInventory": Rule(Needs.TOKEN, OPERATOR),
+        "ListInventory": Rule(Needs.TOKEN, OPERATOR),
+        "ListInventoryLedger": Rule(Needs.TOKEN, OPERATOR),
+    },
+    "google.longrunning.Operations": {
+        "GetOperation": Rule(Needs.DEFAULT),
+        "ListOperations": Rule(Needs.TOKEN, OPERATOR),
+        "WaitOperation": Rule(Needs.DEFAULT),
+    },
+}
+RULES = {
+    f"/{service}/{method}": rule
+    for service, methods in _SERVICES.items()
+    for method, rule in methods.items()
+}
+
+
+class Access:
+    """Finds out who calls and whether they may. What has no rule is refused."""
+
+    def __init__(self, engine: Engine, config: Config, verifier: Verifier) -> None:
+        self._engine, self._config, self._verifier = engine, config, verifier
+        # At a desk grpcurl needs no token; in production the shape of the house is not public.
+        reflection = Rule(Needs.NOTHING) if config.development else Rule(Needs.TOKEN, OPERATOR)
+        self._rules = {**RULES, REFLECTION: reflection}
+
+    async def admit(self, method: str, metadata: dict[str, str]) -> Caller:
+        """Returns who calls. Raises Unauthenticated or PermissionDenied, never telling which half
+        failed.
+        """
+        rule = self._rules.get(method)
+        if rule is None:
+            raise PermissionDenied
+        if rule.needs is Needs.CUSTOMER:
+            return await self._customer(rule, metadata)
+        if rule.needs is Needs.TOKEN:
+            return self._caller(*await self._by_token(rule, metadata))
+        if rule.needs is Needs.CHANNEL:
+            return self._caller(await self._by_channel(metadata))
+        if rule.needs is Needs.DEFAULT and ("x-api-key" in metadata or self._config.require_key):
+            return self._caller(await self._by_key(metadata.get("x-api-key", "")))
+        return Caller(self._config.default_tenant, "", self._config.default_store, frozenset())
+
+    async def _customer(self, rule: Rule, metadata: dict[str, str]) -> Caller:
+        client, scopes = await self._by_token(rule, metadata)
+        owner = await self._by_key(metadata.get("x-api-key", ""))
+        if owner.client_id != client.client_id:
+            raise PermissionDenied
+        return self._caller(client, scopes)
+
+    async def _by_token(
+        self, rule: Rule, metadata: dict[str, str]
+    ) -> tuple[ApiClient, frozenset[str]]:
+        token = await self._verifier.verify(_word_after("bearer", metadata))
+        client = await self._engine.read(lambda: tenant.client_of_id(token.client_id))
+        if client is None:
+            raise Unauthenticated
+        allowed = frozenset(client.scopes.split())
+        held = {s.removeprefix(self._config.scope_prefix) for s in token.scopes if self._is_ours(s)}
+        if not held & allowed & _IMPLIED.get(rule.scope, {rule.scope}):
+            raise PermissionDenied
+        return client, frozenset(held & allowed)
+
+    def _is_ours(self, scope: str) -> bool:
+        return scope.startswith(self._config.scope_prefix)
+
+    async def _by_key(self, key: str) -> ApiClient:
+        client = await self._engine.read(lambda: tenant.client_of_key(key)) if key else None
+        if client is None:
+            raise PermissionDenied
+        return client
+
+    async def _by_channel(self, metadata: dict[str, str]) -> ApiClient:
         scheme, _, code = metadata.get("channel", "").partition(" ")
-        if scheme != "Code" or not code.strip():
-            raise PermissionDenied("a channel code is required")
+        client = await self._by_key(_word_after("token", metadata))
+        same = hmac.compare_digest(code.strip().encode(), client.channel_code.encode())
+        if scheme.lower() != "code" or not same:
+            raise PermissionDenied
+        return client
+
+    def _caller(self, client: ApiClient, scopes: frozenset[str] = frozenset()) -> Caller:
+        store = client.default_store or self._config.default_store
+        return Caller(client.tenant, client.client_id, store, scopes)
 
 
-def identify(metadata: dict[str, str]) -> tuple[int, str]:
-    """Returns the tenant and the client of a call; a client is known by the hash of its key."""
-    key = metadata.get("x-api-key", "")
-    return DEFAULT_TENANT, hashlib.sha256(key.encode()).hexdigest()[:32] if key else ""
-
-
-def _word_after(scheme: str, metadata: dict[str, str], refusal: Exception) -> None:
+def _word_after(scheme: str, metadata: dict[str, str]) -> str:
+    """Returns the credential of an Authorization header, or nothing when its scheme is another."""
     given, _, word = metadata.get("authorization", "").partition(" ")
-    if given.lower() != scheme.lower() or not word.strip():
-        raise refusal
+    return word.strip() if given.lower() == scheme else ""

@@ -12,26 +12,36 @@ import structlog
 from google.longrunning import operations_pb2_grpc
 from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from till.v1 import (
     checkout_pb2_grpc,
     draft_item_pb2_grpc,
     inventory_pb2_grpc,
+    lifecycle_pb2_grpc,
     order_pb2_grpc,
+    stock_pb2_grpc,
     store_pb2_grpc,
+    tenant_pb2_grpc,
 )
 
+from server import development
+from server.access import Access
 from server.call import Gate
 from server.checkout import CheckoutServicer
-from server.config import Config
+from server.config import ROOT, Config
 from server.draft_item import DraftItemServicer
 from server.draft_item import message as item_message
 from server.inventory import InventoryServicer
+from server.lifecycle import LifecycleServicer
+from server.limit import Limits
 from server.operation import OperationsServicer
 from server.order import OrderServicer
+from server.stock import StockServicer
 from server.store import StoreServicer
+from server.tenant import TenantServicer
+from server.token import Keys, Verifier
 from server.worker import Worker
-from storage import draft_item
+from storage import draft_item, tenant
 from storage.engine import Engine
 
 log = structlog.get_logger("till")
@@ -41,6 +51,9 @@ SERVICES = (
     "till.v1.DraftItemService",
     "till.v1.InventoryService",
     "till.v1.StoreService",
+    "till.v1.LifecycleService",
+    "till.v1.StockService",
+    "till.v1.TenantService",
     "google.longrunning.Operations",
 )
 _OPTIONS = [
@@ -75,11 +88,12 @@ async def build(config: Config) -> App:
     cannot.
     """
     engine = Engine(config.database, config.queue_max, config.options())
+    await engine.write(lambda: _prepare(config))
     worker = Worker(engine)
     server = grpc.aio.server(options=_OPTIONS)
     _register(server, engine, worker, config)
     healthy = await _serve_health(server)
-    port = server.add_insecure_port(config.grpc_address)
+    port = _listen(server, config)
     await server.start()
     return App(server, engine, worker, healthy, port)
 
@@ -97,19 +111,49 @@ async def run(config: Config) -> None:
     log.info("stopped")
 
 
-def _register(server: grpc.aio.Server, engine: Engine, worker: Worker, config: Config) -> None:
-    def result(tenant: int, item: str) -> Message:
-        return item_message(draft_item.get(tenant, item))
+def _prepare(config: Config) -> None:
+    """Sees to the first tenant, and to the development client: there, or revoked."""
+    tenant.ensure_first("demo", "1001")
+    if config.development:
+        development.ensure_client(config)
+    else:
+        development.forbid_client()
 
-    gate: Any = Gate(server)  # has the two methods of a server that generated code calls
-    order_pb2_grpc.add_OrderServiceServicer_to_server(OrderServicer(engine, config), gate)
+
+def _listen(server: grpc.aio.Server, config: Config) -> int:
+    if not config.server_tls:
+        return server.add_insecure_port(config.grpc_address)
+    folder = ROOT / config.server_tls
+    pair = ((folder / "server.key").read_bytes(), (folder / "server.crt").read_bytes())
+    authority = (folder / "ca.crt").read_bytes()
+    credentials = grpc.ssl_server_credentials([pair], authority, require_client_auth=True)
+    return server.add_secure_port(config.grpc_address, credentials)
+
+
+def _register(server: grpc.aio.Server, engine: Engine, worker: Worker, config: Config) -> None:
+    def result(owner: int, item: str) -> Message:
+        return item_message(draft_item.get(owner, item))
+
+    source = config.jwks or str(development.jwks_path(config))
+    access = Access(engine, config, Verifier(Keys(source), config.issuer))
+    limits = Limits(config.rate_per_second, config.rate_burst, config.calls_max)
+    gate: Any = Gate(
+        server, access, limits
+    )  # has the two methods of a server that generated code calls
+    order_pb2_grpc.add_OrderServiceServicer_to_server(OrderServicer(engine), gate)
     checkout_pb2_grpc.add_CheckoutServiceServicer_to_server(CheckoutServicer(engine), gate)
     draft_item_pb2_grpc.add_DraftItemServiceServicer_to_server(
         DraftItemServicer(engine, worker), gate
     )
     inventory_pb2_grpc.add_InventoryServiceServicer_to_server(InventoryServicer(engine), gate)
     store_pb2_grpc.add_StoreServiceServicer_to_server(StoreServicer(engine), gate)
+    lifecycle_pb2_grpc.add_LifecycleServiceServicer_to_server(LifecycleServicer(engine), gate)
+    stock_pb2_grpc.add_StockServiceServicer_to_server(StockServicer(engine), gate)
+    tenant_pb2_grpc.add_TenantServiceServicer_to_server(TenantServicer(engine), gate)
     operations = OperationsServicer(engine, worker, result)
+    names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+    described = reflection.aio.ReflectionServicer(names)
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(described, gate)  # type: ignore[no-untyped-call]
     operations_pb2_grpc.add_OperationsServicer_to_server(operations, gate)  # type: ignore[no-untyped-call]
 
 
@@ -118,6 +162,4 @@ async def _serve_health(server: grpc.aio.Server) -> health.aio.HealthServicer:
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     for name in ("", *SERVICES):
         await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
-    names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
-    reflection.enable_server_reflection(names, server)
     return servicer

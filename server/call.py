@@ -7,7 +7,8 @@ import hashlib
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +17,10 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError, Message
 
-from server import access
+from server.access import Access, Caller
 from server.check import check
 from server.errors import Failure, InvalidRequest, MalformedRequest, explain
+from server.limit import Limits
 from storage.once import Claim
 from storage.unit import DEADLINE
 
@@ -35,9 +37,13 @@ class Call:
 
     method: str
     request_id: str
-    tenant: int
-    client: str
+    caller: Caller
     metadata: dict[str, str]
+
+    @property
+    def tenant(self) -> int:
+        """The tenant whose rows the call sees."""
+        return self.caller.tenant
 
     def claim(self, request: Message, *, uuid_needed: bool = False) -> Claim | None:
         """Returns the claim of the call's idempotency-key, if it has one.
@@ -57,7 +63,9 @@ class Call:
     def claim_of(self, key: str, request: Message) -> Claim:
         """Returns the claim of a key; the request's deterministic bytes stand for its meaning."""
         fingerprint = hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
-        return Claim(self.tenant, self.client, self.method.rpartition("/")[2], key, fingerprint)
+        return Claim(
+            self.tenant, self.caller.client, self.method.rpartition("/")[2], key, fingerprint
+        )
 
 
 _current: ContextVar[Call] = ContextVar("call")
@@ -68,27 +76,93 @@ def current() -> Call:
     return _current.get()
 
 
+async def mark(context: Any, replayed: bool) -> None:
+    """Tells the caller, if so, that the answer is the first one, given again."""
+    if replayed:
+        await context.send_initial_metadata((("idempotent-replayed", "true"),))
+
+
 class Gate:
     """Stands where generated code expects a server, so that every method of every servicer passes
     here.
     """
 
-    def __init__(self, server: grpc.aio.Server) -> None:
-        self._server = server
+    def __init__(self, server: grpc.aio.Server, access: Access, limits: Limits) -> None:
+        self._server, self._access, self._limits = server, access, limits
 
     def add_generic_rpc_handlers(self, handlers: tuple[grpc.GenericRpcHandler, ...]) -> None:
         """Registers a service, its methods guarded."""
-        self._server.add_generic_rpc_handlers(tuple(_Guarded(handler) for handler in handlers))
+        self._server.add_generic_rpc_handlers(
+            tuple(_Guarded(handler, self) for handler in handlers)
+        )
 
     def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
         """Does nothing: newer generated code hands the same methods over twice."""
+
+    def guard(self, method: str, handler: Any) -> Any:
+        """Returns the handler of a method with the gate before it."""
+        if handler.stream_stream:
+            return self._guard_stream(method, handler)
+        answer: Callable[[Message, Any], Awaitable[Message]] = handler.unary_unary
+        checked = method not in _CHECKS_ITSELF
+
+        async def guarded(request: Message | MalformedRequest, context: Any) -> Message:
+            async with self._watched(method, context):
+                if isinstance(request, MalformedRequest):
+                    raise request
+                if checked:
+                    check(request)
+                return await answer(request, context)
+            raise AssertionError("a watched call answers or aborts")
+
+        decode, encode = _tolerant(handler.request_deserializer), handler.response_serializer
+        return grpc.unary_unary_rpc_method_handler(guarded, decode, encode)
+
+    def _guard_stream(self, method: str, handler: Any) -> Any:
+        async def guarded(requests: Any, context: Any) -> AsyncIterator[Message]:
+            async with self._watched(method, context):
+                async for answer in handler.stream_stream(requests, context):
+                    yield answer
+
+        decode, encode = handler.request_deserializer, handler.response_serializer
+        return grpc.stream_stream_rpc_method_handler(guarded, decode, encode)
+
+    @asynccontextmanager
+    async def _watched(self, method: str, context: Any) -> AsyncIterator[None]:
+        """Admits a call, and makes of whatever it raises a status and of all of it one log line."""
+        metadata = _metadata(context)
+        request_id = metadata.get("x-request-id") or str(uuid.uuid4())
+        started, code, client = time.perf_counter(), "OK", ""
+        try:
+            with self._limits.call():
+                caller = await self._access.admit(method, metadata)
+                client = caller.client
+                self._limits.spend(client)
+                _current.set(Call(method, request_id, caller, metadata))
+                if (left := context.time_remaining()) is not None:
+                    DEADLINE.set(time.monotonic() + left)
+                yield
+        except asyncio.CancelledError:
+            code = "CANCELLED"
+            raise
+        except Exception as error:
+            failure = explain(error, request_id)
+            code = failure.code.name
+            if code == "INTERNAL":
+                log.error("unexpected", request_id=request_id, method=method, exc_info=error)
+            await _abort(context, method, failure)
+        finally:
+            spent = round((time.perf_counter() - started) * 1000, 2)
+            log.info(
+                "call", method=method, code=code, ms=spent, client=client, request_id=request_id
+            )
 
 
 class _Guarded(grpc.GenericRpcHandler):
     """A service whose methods are guarded, each at its first call."""
 
-    def __init__(self, inner: grpc.GenericRpcHandler) -> None:
-        self._inner = inner
+    def __init__(self, inner: grpc.GenericRpcHandler, gate: Gate) -> None:
+        self._inner, self._gate = inner, gate
         self._known: dict[str, Any] = {}
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
@@ -96,55 +170,8 @@ class _Guarded(grpc.GenericRpcHandler):
         method = handler_call_details.method
         known = self._known.get(method)
         if known is None and (handler := self._inner.service(handler_call_details)):
-            known = self._known[method] = _guard(method, handler)
+            known = self._known[method] = self._gate.guard(method, handler)
         return known
-
-
-def _guard(method: str, handler: Any) -> Any:
-    answer: Callable[[Message, Any], Awaitable[Message]] = handler.unary_unary
-
-    async def guarded(request: Message | MalformedRequest, context: Any) -> Message:
-        call = _call(method, context)
-        _current.set(call)
-        if (left := context.time_remaining()) is not None:
-            DEADLINE.set(time.monotonic() + left)
-        started, code = time.perf_counter(), "OK"
-        try:
-            access.admit(method, call.metadata)
-            if isinstance(request, MalformedRequest):
-                raise request
-            if method not in _CHECKS_ITSELF:
-                check(request)
-            return await answer(request, context)
-        except asyncio.CancelledError:
-            code = "CANCELLED"
-            raise
-        except grpc.aio.AbortError:
-            code = context.code().name
-            raise
-        except Exception as error:
-            failure = explain(error, call.request_id)
-            code = failure.code.name
-            if code == "INTERNAL":
-                log.error("unexpected", request_id=call.request_id, method=method, exc_info=error)
-            await _abort(context, method, failure)
-            raise
-        finally:
-            spent = round((time.perf_counter() - started) * 1000, 2)
-            log.info("call", method=method, code=code, ms=spent, request_id=call.request_id)
-
-    return grpc.unary_unary_rpc_method_handler(
-        guarded, _tolerant(handler.request_deserializer), handler.response_serializer
-    )
-
-
-def _call(method: str, context: Any) -> Call:
-    metadata = {
-        key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)
-    }
-    request_id = metadata.get("x-request-id") or str(uuid.uuid4())
-    tenant, client = access.identify(metadata)
-    return Call(method, request_id, tenant, client, metadata)
 
 
 def _tolerant(decode: Callable[[bytes], Message]) -> Callable[[bytes], Message | MalformedRequest]:
@@ -159,9 +186,12 @@ def _tolerant(decode: Callable[[bytes], Message]) -> Callable[[bytes], Message |
     return decoded
 
 
+def _metadata(context: Any) -> dict[str, str]:
+    pairs = context.invocation_metadata() or ()
+    return {key: value for key, value in pairs if isinstance(value, str)}
+
+
 async def _abort(context: Any, method: str, failure: Failure) -> None:
     details = failure.status(method).SerializeToString()
-    trailer: tuple[tuple[str, str | bytes], ...] = (("grpc-status-details-bin", details),)
-    if failure.code is grpc.StatusCode.UNAVAILABLE:
-        trailer = (*trailer, ("retry-after", "1"))
+    trailer = (("grpc-status-details-bin", details), *failure.headers)
     await context.abort(failure.code, failure.message, trailer)

@@ -61,4 +61,6 @@ def _path(message: Any, elements: list[Any]) -> str:
 @cache
 def _step(message: Any, name: str) -> tuple[str, Any]:
     field = message.fields_by_name.get(name) if message else None
+    if field is None and message and name in message.oneofs_by_name:
+        field = message.oneofs_by_name[name].fields[0]
     return (field.json_name, field.message_type) if field else (name, None)

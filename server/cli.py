@@ -4,37 +4,110 @@ import argparse
 import asyncio
 import os
 import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
 
 import orjson
 
 from server import config as settings
+from server.config import Config
+
+_TYPED_IN = os.getcwd()
+_LOAD = "put the rows of a CSV file up for sale: all of them, or none"
 
 
 def main() -> None:
     """Runs the command that was asked for."""
-    parser = argparse.ArgumentParser(
-        prog="till", description="Orders, checkouts, drafts and stock."
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, (_, text) in _COMMANDS.items():
-        commands.add_parser(name, help=text, description=text)
-    asked = parser.parse_args()
-    os.chdir(settings.ROOT)  # relative paths in settings start here, wherever the command was typed
+    os.chdir(settings.ROOT)  # relative paths in settings start here, wherever it was typed
+    asked = _parser().parse_args()
     try:
-        _COMMANDS[asked.command][0](settings.load())
+        asked.run(settings.load(), asked)
     except (ValueError, RuntimeError, OSError) as error:
         sys.exit(f"till {asked.command}: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
 
 
-def _run(config: settings.Config) -> None:
+def show(value: Any, *, as_json: bool = False) -> None:
+    """Prints a dictionary or a list of them: a line per field for people, JSON for machines."""
+    if as_json or not sys.stdout.isatty():
+        print(orjson.dumps(value).decode())
+        return
+    for row in value if isinstance(value, list) else [value]:
+        width = max(len(name) for name in row)
+        print("\n".join(f"{name:<{width}}  {text}" for name, text in row.items()), end="\n\n")
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="till", description="Orders, checkouts, drafts and stock.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    _command(commands, "run", _run, "serve REST and gRPC: the server and Envoy in one group")
+    _command(commands, "serve", _serve, "serve gRPC only, without Envoy")
+    _command(commands, "check-config", _check_config, "print the settings as they are understood")
+    _command(commands, "demo", _demo, "play the five documents against the running stack")
+    credentials = _command(commands, "credentials", _credentials, "print development credentials")
+    credentials.add_argument("--scope", action="append", help="customer:read, …; may be repeated")
+    credentials.add_argument("--json", action="store_true", help="JSON, also at a terminal")
+    credentials.add_argument("--shell", action="store_true", help="lines for eval")
+    _tenant_commands(commands)
+    _client_commands(commands)
+    _inventory_commands(commands)
+    return parser
+
+
+def _command(commands: Any, name: str, run: Any, text: str) -> ArgumentParser:
+    parser: ArgumentParser = commands.add_parser(name, help=text, description=text)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _tenant_commands(commands: Any) -> None:
+    text = "the tenants (legal entities) of the order book"
+    verbs = commands.add_parser("tenant", help=text).add_subparsers(dest="verb", required=True)
+    create = _command(verbs, "create", _admin, "add a tenant")
+    create.add_argument("name")
+    create.add_argument("--entity-number", default="")
+    _command(verbs, "list", _admin, "print every tenant")
+
+
+def _client_commands(commands: Any) -> None:
+    text = "the API clients of a tenant and their keys"
+    verbs = commands.add_parser("client", help=text).add_subparsers(dest="verb", required=True)
+    create = _command(verbs, "create", _admin, "add a client; its key is shown once")
+    create.add_argument("client_id", nargs="?", default="", help="as its tokens carry it")
+    create.add_argument("--name", default="")
+    create.add_argument("--scope", action="append", default=[], help="customer:write, operator, …")
+    create.add_argument("--default-store", default="")
+    listing = _command(verbs, "list", _admin, "print a tenant's clients")
+    rotate = _command(verbs, "rotate", _admin, "add a second key; it is shown once")
+    revoke = _command(verbs, "revoke", _admin, "end a client, or one of its keys")
+    revoke.add_argument("--key", default="", help="the key's id; all of the client without it")
+    for verb in (rotate, revoke):
+        verb.add_argument("client_id")
+    for verb in (create, listing, rotate, revoke):
+        verb.add_argument("--tenant", type=int, default=1)
+
+
+def _inventory_commands(commands: Any) -> None:
+    verbs = commands.add_parser("inventory", help="dated stock")
+    load = _command(verbs.add_subparsers(dest="verb", required=True), "import", _load, _LOAD)
+    load.add_argument("file", type=_path, help="a CSV file, or - for standard input")
+    load.add_argument("--tenant", type=int, default=1)
+
+
+def _path(text: str) -> str:
+    """Takes a path from where the command was typed; main has gone to the project's root."""
+    return text if text == "-" else str(Path(_TYPED_IN) / text)
+
+
+def _run(config: Config, _: Namespace) -> None:
     from server.run import main as supervise
 
     supervise(config)
 
 
-def _serve(config: settings.Config) -> None:
+def _serve(config: Config, _: Namespace) -> None:
     import uvloop
 
     from server import app, log
@@ -44,28 +117,40 @@ def _serve(config: settings.Config) -> None:
         runner.run(app.run(config))
 
 
-def _demo(config: settings.Config) -> None:
+def _demo(config: Config, _: Namespace) -> None:
     from server.demo import main as play
 
     play(config)
 
 
-def _check_config(config: settings.Config) -> None:
-    config.options()
-    values = config.shown()
-    if not sys.stdout.isatty():
-        print(orjson.dumps(values).decode())
-        return
-    for name, value in values.items():
-        print(f"TILL_{name.upper():<20} {value}")
+def _check_config(config: Config, _: Namespace) -> None:
+    show({f"TILL_{name.upper()}": value for name, value in config.shown().items()})
 
 
-_COMMANDS = {
-    "run": (_run, "serve REST and gRPC: the server and Envoy in one foreground process group"),
-    "serve": (_serve, "serve gRPC only, without Envoy"),
-    "check-config": (_check_config, "print the settings as they are understood"),
-    "demo": (_demo, "load samples and play the five documents against the running stack"),
-}
+def _credentials(config: Config, asked: argparse.Namespace) -> None:
+    from server import development
+
+    if not config.development:
+        raise ValueError("there are no development credentials in production")
+    scopes = [s.removeprefix(config.scope_prefix) for s in asked.scope or development.SCOPES]
+    known = development.credentials(config, " ".join(scopes).split())
+    if asked.shell:
+        print("\n".join(f"{name.upper()}={text}" for name, text in known.items()))
+    else:
+        show(known, as_json=asked.json)
+
+
+def _admin(config: Config, asked: Namespace) -> None:
+    from server import admin
+
+    show(asyncio.run(admin.run(config, asked)))
+
+
+def _load(config: Config, asked: Namespace) -> None:
+    from server import load
+
+    show(asyncio.run(load.run(config, asked)))
+
 
 if __name__ == "__main__":
     main()

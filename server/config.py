@@ -1,15 +1,15 @@
-"""The settings: read once from the environment, written down once here and once in README's
-table.
-"""
+"""The settings: read once from the environment, written down once here and once in README."""
 
 import os
 from dataclasses import asdict, dataclass, field, fields
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from storage.database import Options, redacted
 
 ROOT = Path(__file__).parent.parent
+MODES = ("development", "production")
 
 
 @dataclass(frozen=True)
@@ -27,23 +27,52 @@ class Config:
     durability: str = "full"
     """`full` refuses a database server that may lose commits; `relaxed` warns and goes on."""
     grpc_address: str = "127.0.0.1:50051"
-    """Where the server listens; only Envoy and this machine should reach it."""
+    """Where the server listens; other than loopback only with server_tls."""
     rest_address: str = "127.0.0.1:8080"
     """Where Envoy serves JSON REST."""
     edge_grpc_address: str = "127.0.0.1:8081"
     """Where Envoy serves gRPC and grpc-web."""
     admin_address: str = "127.0.0.1:9901"
     """Where Envoy serves its admin page and Prometheus statistics; keep it on loopback."""
+    mode: str = "development"
+    """`development` has an issuer and credentials of its own; `production` refuses them."""
+    development_folder: str = "data/development"
+    """Where the development issuer's key and credentials are kept."""
+    jwks: str = ""
+    """The token issuer's keys: a file or an https URL; empty means the development issuer's."""
+    issuer: str = "https://till.invalid/development"
+    """The `iss` of access tokens."""
+    scope_prefix: str = "till/"
+    """What stands before `customer:read`, `customer:write`, `operator`, `platform` in tokens."""
+    default_tenant: int = 1
+    """The tenant of calls whose document knows no credentials."""
+    require_key: bool = False
+    """Whether those calls need an `x-api-key` all the same."""
     default_store: str = "default"
-    """The store of an order whose door names none."""
+    """The store of an order whose door and client name none."""
+    rate_per_second: float = 20000.0
+    """Calls a client may make per second, in each server process."""
+    rate_burst: int = 40000
+    """Calls a client may make at once after a rest."""
+    edge_rate_per_second: int = 50000
+    """Calls Envoy lets through per second, whoever makes them."""
+    calls_max: int = 2048
+    """Calls the server works on at once; one more is refused with UNAVAILABLE."""
     queue_max: int = 4096
     """How many writes may wait at once; one more is refused with UNAVAILABLE."""
+    edge_tls: str = ""
+    """A folder with tls.crt and tls.key for both of Envoy's listeners; empty means plain text."""
+    server_tls: str = ""
+    """A folder with ca.crt, server.crt, server.key, client.crt, client.key: mTLS to the server."""
     shutdown_seconds: float = 5.0
     """How long calls in flight may take to end after SIGTERM."""
     drain_seconds: float = 0.0
-    """How long the server stays up, NOT_SERVING, before it stops; more than two health checks
-    behind a balancer.
-    """
+    """How long the server stays up, NOT_SERVING, before it stops; for balancers to see it."""
+
+    @property
+    def development(self) -> bool:
+        """Whether the development issuer may be used."""
+        return self.mode == "development"
 
     def options(self) -> Options:
         """Returns what the engine must know beside the URL.
@@ -66,7 +95,7 @@ class Config:
 def load(environment: dict[str, str] | None = None) -> Config:
     """Returns the settings of an environment, by default the process's own.
 
-    Raises ValueError naming the variable that cannot be read or is not known.
+    Raises ValueError naming the variable that cannot be read, is not known, or is not allowed.
     """
     environment = dict(os.environ) if environment is None else environment
     given = {name: value for name, value in environment.items() if name.startswith("TILL_")}
@@ -74,15 +103,46 @@ def load(environment: dict[str, str] | None = None) -> Config:
     values: dict[str, Any] = {}
     for name, text in given.items():
         if name not in known:
-            raise ValueError(
-                f"{name} is not a setting; the settings are {', '.join(sorted(known))}"
-            )
+            raise ValueError(f"{name} is no setting; the settings are {', '.join(sorted(known))}")
         values[known[name].name] = _parse(name, text, type(known[name].default))
-    return Config(**values)
+    config = Config(**values)
+    _refuse_unsafe(config)
+    config.options()
+    return config
 
 
 def _parse(name: str, text: str, kind: type) -> object:
     try:
-        return kind(text)
+        return _flag(text) if kind is bool else kind(text)
     except ValueError:
         raise ValueError(f"{name} must be a {kind.__name__}, not {text!r}") from None
+
+
+def _flag(text: str) -> bool:
+    flags = {"true": True, "1": True, "false": False, "0": False}
+    if text.lower() not in flags:
+        raise ValueError(text)
+    return flags[text.lower()]
+
+
+def _refuse_unsafe(config: Config) -> None:
+    """A setting that would open the house by accident is refused before anything starts."""
+    if config.mode not in MODES:
+        raise ValueError(f"TILL_MODE must be one of {', '.join(MODES)}, not {config.mode!r}")
+    if not config.development and (not config.jwks or config.issuer == Config.issuer):
+        raise ValueError(
+            "TILL_MODE=production needs TILL_JWKS and TILL_ISSUER, not the development issuer"
+        )
+    if not _is_local(config.grpc_address) and not config.server_tls:
+        raise ValueError(
+            "TILL_GRPC_ADDRESS must be loopback or unix:path unless TILL_SERVER_TLS is set"
+        )
+
+
+def _is_local(address: str) -> bool:
+    """Whether only this machine can reach an address."""
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return address.startswith("unix:") or host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -12,12 +12,11 @@ import httpx
 from rich.console import Console
 from rich.json import JSON
 
+from server import development
 from server.config import Config
 
 OPTION = "1e0bd91f-989a-45e7-8e1c-4fe2d4231ae5"
 PRODUCT = "6ecf4685-ca60-4a7d-843c-479329ca8789"
-CALLER = {"authorization": "Bearer local.development.token", "x-api-key": "local-development-key"}
-CHANNEL = {"authorization": "Token api_key_secret", "channel": "Code code_secret"}
 
 
 class Step(NamedTuple):
@@ -28,6 +27,7 @@ class Step(NamedTuple):
     path: str
     body: dict[str, Any] | None = None
     headers: dict[str, str] | None = None
+    channel: bool = False
     right: tuple[int, ...] = (200,)
 
 
@@ -101,9 +101,9 @@ DOCUMENTS = [
                 {"optionCode": OPTION, "date": "2023-03-01", "quantity": 10, "price": 19.9}
             ],
         },
-        {**CALLER, "idempotency-key": "550e8400-e29b-41d4-a716-446655440000"},
+        {"idempotency-key": "550e8400-e29b-41d4-a716-446655440000"},
     ),
-    Step("3. and read again", "GET", "/orders/{orderId}", None, CALLER),
+    Step("3. and read again", "GET", "/orders/{orderId}"),
     Step(
         "4. Simple orders: the store's own number, taken once",
         "POST",
@@ -141,8 +141,7 @@ DOCUMENTS = [
         "7. Channel inventory: ten of them are ordered",
         "GET",
         f"/v1/channel/inventory/day-ticket/{PRODUCT}",
-        None,
-        CHANNEL,
+        channel=True,
     ),
 ]
 
@@ -150,7 +149,7 @@ DOCUMENTS = [
 def main(config: Config) -> None:
     """Plays every step and exits with 1 at the first answer that is not right."""
     console = Console(highlight=False)
-    known: dict[str, Any] = {"orderId": 0}
+    known: dict[str, Any] = {"orderId": 0, **development.credentials(config, [*development.SCOPES])}
     with httpx.Client(base_url=f"http://{config.rest_address}", timeout=10) as client:
         for step in [*SAMPLES, *DOCUMENTS]:
             answer = _play(client, step, known)
@@ -163,9 +162,17 @@ def main(config: Config) -> None:
 def _play(client: httpx.Client, step: Step, known: dict[str, Any]) -> httpx.Response:
     path = step.path.replace("{orderId}", str(known["orderId"]))
     try:
-        return client.request(step.method, path, json=step.body, headers=step.headers)
+        headers = {**_credentials(step, known), **(step.headers or {})}
+        return client.request(step.method, path, json=step.body, headers=headers)
     except httpx.TransportError as error:
         sys.exit(f"no answer from {client.base_url}: {error}; is `make run` running?")
+
+
+def _credentials(step: Step, known: dict[str, Any]) -> dict[str, str]:
+    if step.channel:
+        code = known["channel_code"]
+        return {"authorization": f"Token {known['channel_token']}", "channel": f"Code {code}"}
+    return {"authorization": f"Bearer {known['token']}", "x-api-key": known["api_key"]}
 
 
 def _show(console: Console, step: Step, answer: httpx.Response) -> None:

@@ -56,11 +56,9 @@ class DraftItemServicer(DraftItemServiceServicer):
     ) -> pb.ListDraftItemsResponse:
         """Returns a page of a draft's items."""
         tenant, size = call.current().tenant, request.page_size or wire.PAGE_SIZE
-        after = wire.page_position(request.page_token, list)
+        after = wire.page_position(request.page_token, int, str)
         items = await self._engine.scan(
-            lambda: draft_item.list_page(
-                tenant, request.checkout_draft_id, tuple(after) if after else None, size + 1
-            )
+            lambda: draft_item.list_page(tenant, request.checkout_draft_id, after, size + 1)
         )
         more = wire.page_token(draft_item.position(items[size - 1])) if len(items) > size else ""
         return pb.ListDraftItemsResponse(

@@ -6,7 +6,8 @@ ErrorInfo, and last, where the RPC serves a document with its own error body, th
 unwraps it for REST.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from google.protobuf.any_pb2 import Any
@@ -33,7 +34,11 @@ from storage.checkout_request import Code, Fault
 DOMAIN = "till"
 RETRY_SECONDS = 1
 DETAILS_MAX = 30
-"""Violations told at once: details travel in a header that clients read up to 8 KiB."""
+"""Violations told at once."""
+DETAILS_BYTES_MAX = 2000
+"""Bytes of their texts: an error travels in headers, of which clients read 8 KiB and no more."""
+TEXT_BYTES_MAX = 600
+"""Bytes of one text: names of the caller's own may be as long as a request."""
 NOT_FOUND_TEXT = "찾을 수 없습니다."
 FORBIDDEN_TEXT = "이 작업을 수행할 권한(permission)이 없습니다."
 
@@ -53,11 +58,25 @@ class MalformedRequest(Exception):
 
 
 class Unauthenticated(Exception):
-    """There is no credential, or not one that is accepted."""
+    """There is no token, or not one that is accepted; the text never tells which part is wrong."""
+
+    def __init__(self) -> None:
+        super().__init__("credentials are missing or not accepted")
 
 
 class PermissionDenied(Exception):
-    """The credential does not allow this."""
+    """The credentials do not allow this; the text never tells which half is wrong."""
+
+    def __init__(self) -> None:
+        super().__init__("these credentials do not allow this call")
+
+
+class RateLimited(Exception):
+    """The client called too often; it may come again in `seconds`."""
+
+    def __init__(self, limit: int, seconds: float) -> None:
+        super().__init__("too many requests")
+        self.limit, self.seconds = limit, max(1, math.ceil(seconds))
 
 
 class CheckoutRefused(Exception):
@@ -77,10 +96,15 @@ class Failure:
     message: str
     details: list[Message] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
+    headers: tuple[tuple[str, str], ...] = ()
+    metadata: dict[str, str] = field(default_factory=dict)
 
     def status(self, method: str) -> Status:
         """Returns the failure as google.rpc.Status, the document's body last."""
-        details = [*self.details, ErrorInfo(reason=self.reason, domain=DOMAIN)]
+        details = [
+            *self.details,
+            ErrorInfo(reason=self.reason, domain=DOMAIN, metadata=self.metadata),
+        ]
         if body := _BODIES.get(method):
             details.append(body(self))
         return Status(
@@ -103,6 +127,12 @@ TABLE: dict[type[Exception], tuple[StatusCode, str]] = {
     store.DraftNotOrderable: (StatusCode.FAILED_PRECONDITION, "DRAFT_NOT_ORDERABLE"),
     store.BelowCommitted: (StatusCode.FAILED_PRECONDITION, "BELOW_COMMITTED"),
     CheckoutRefused: (StatusCode.FAILED_PRECONDITION, "CHECKOUT_INVALID"),
+    RateLimited: (StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED"),
+    store.EtagMismatch: (StatusCode.ABORTED, "ETAG_MISMATCH"),
+    store.StatusNotAllowed: (StatusCode.FAILED_PRECONDITION, "STATUS_NOT_ALLOWED"),
+    store.HoldNotActive: (StatusCode.FAILED_PRECONDITION, "HOLD_NOT_ACTIVE"),
+    store.NoStockRow: (StatusCode.FAILED_PRECONDITION, "NO_STOCK_ROW"),
+    store.ClientNotUsable: (StatusCode.FAILED_PRECONDITION, "CLIENT_NOT_USABLE"),
     store.Overloaded: (StatusCode.UNAVAILABLE, "OVERLOADED"),
     store.OutcomeUnknown: (StatusCode.UNAVAILABLE, "OUTCOME_UNKNOWN"),
 }
@@ -139,7 +169,9 @@ def explain(error: Exception, request_id: str) -> Failure:
     if known is None:
         return Failure(StatusCode.INTERNAL, "INTERNAL", f"internal error, request id {request_id}")
     code, reason = known
-    failure = Failure(code, reason, str(error), _details(error))
+    failure = Failure(code, reason, _short(str(error)), _details(error), headers=_headers(error))
+    if isinstance(error, store.EtagMismatch):
+        failure.metadata = {"etag": error.etag}
     if isinstance(error, CheckoutRefused):
         failure.faults = error.faults
         if any(fault.code in _OF_THE_REQUEST for fault in error.faults):
@@ -154,29 +186,63 @@ def _details(error: Exception) -> list[Message]:
         return [_bad_request([(error.field, error.text)])]
     if isinstance(error, store.OutOfStock):
         return [_shortage(error)]
-    if isinstance(error, store.Overloaded | store.OutcomeUnknown):
-        return [RetryInfo(retry_delay=Duration(seconds=RETRY_SECONDS))]
+    if seconds := _retry_seconds(error):
+        return [RetryInfo(retry_delay=Duration(seconds=seconds))]
     return []
+
+
+def _retry_seconds(error: Exception) -> int:
+    if isinstance(error, RateLimited):
+        return error.seconds
+    return RETRY_SECONDS if isinstance(error, store.Overloaded | store.OutcomeUnknown) else 0
+
+
+def _headers(error: Exception) -> tuple[tuple[str, str], ...]:
+    """Returns what REST callers learn from headers: when to come again, and the limit."""
+    seconds = str(_retry_seconds(error))
+    if isinstance(error, RateLimited):
+        limits = (("limit", str(error.limit)), ("remaining", "0"), ("reset", seconds))
+        return (("retry-after", seconds), *((f"x-ratelimit-{name}", text) for name, text in limits))
+    return () if seconds == "0" else (("retry-after", seconds),)
 
 
 def _bad_request(violations: list[tuple[str, str]]) -> BadRequest:
     return BadRequest(
         field_violations=[
             BadRequest.FieldViolation(field=name, description=text)
-            for name, text in violations[:DETAILS_MAX]
+            for name, text in _fitting(violations)
         ]
     )
 
 
 def _shortage(error: store.OutOfStock) -> PreconditionFailure:
+    told = [(name, f"asked {asked}, left {left}") for name, asked, left in error.lines]
     return PreconditionFailure(
         violations=[
-            PreconditionFailure.Violation(
-                type="STOCK", subject=name, description=f"asked {asked}, left {left}"
-            )
-            for name, asked, left in error.lines[:DETAILS_MAX]
+            PreconditionFailure.Violation(type="STOCK", subject=name, description=text)
+            for name, text in _fitting(told)
         ]
     )
+
+
+def _fitting(told: Sequence[Iterable[str]]) -> list[list[str]]:
+    """Returns the first of these that a header has room for, at least one, their texts cut short."""
+    kept: list[list[str]] = []
+    room = DETAILS_BYTES_MAX
+    for texts in told[:DETAILS_MAX]:
+        short = [_short(text) for text in texts]
+        room -= sum(len(text.encode()) for text in short)
+        if room < 0 and kept:
+            break
+        kept.append(short)
+    return kept
+
+
+def _short(text: str) -> str:
+    data = text.encode()
+    if len(data) <= TEXT_BYTES_MAX:
+        return text
+    return data[: TEXT_BYTES_MAX - 3].decode(errors="ignore") + "…"
 
 
 def fault_message(fault: Fault) -> CheckoutFaultError:
@@ -205,7 +271,11 @@ def _inventory_error(failure: Failure) -> Message:
 def _checkout_error(failure: Failure) -> Message:
     status = _HTTP.get(failure.code, 500)
     faults = failure.faults or [Fault(Code.SERVICE_FAULT, {"message": failure.message})]
-    errors = [fault_message(fault) for fault in faults[:DETAILS_MAX]]
+    texts = _fitting([fault.params.values() for fault in faults])
+    errors = [
+        fault_message(Fault(fault.code, dict(zip(fault.params, short, strict=True))))
+        for fault, short in zip(faults, texts, strict=False)
+    ]
     return CheckoutError(
         status_code=409 if status == 400 else status,
         content=CheckoutErrorContent(

@@ -14,9 +14,9 @@ def configure() -> None:
     stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
     shared: list[Any] = [structlog.processors.add_log_level, stamp]
     if people:
-        structlog.configure(
-            [*shared, structlog.dev.ConsoleRenderer()], cache_logger_on_first_use=True
-        )
+        # The default shows the local variables of every frame, a caller's credentials among them.
+        console = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        structlog.configure([*shared, console], cache_logger_on_first_use=True)
     else:
         structlog.configure(
             [

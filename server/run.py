@@ -5,6 +5,7 @@ import ctypes
 import http.client
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -13,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from server import edge
+from server import development, edge
 from server.config import ROOT, Config
 
 BIN = Path(sys.executable).parent
@@ -29,17 +30,19 @@ PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None)
 WELCOME = """\
 Till is ready; Ctrl-C stops it.
-  REST  http://{rest}
+  REST  {scheme}://{rest}
   gRPC  {grpc}
 Try:
-  curl http://{rest}/new-order --data '{order}'
-  {grpcurl} -plaintext {grpc} list"""
+  curl {insecure}{scheme}://{rest}/new-order --data '{order}'
+  {grpcurl} {plain} {grpc} list"""
 
 
 def main(config: Config) -> None:
     """Serves until a signal says stop; exits with 1 and one sentence when it cannot."""
     if problem := unusable_address(config):
         sys.exit(problem)
+    if config.development:
+        development.ensure(config)  # Envoy reads the issuer's keys when it starts
     signals: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # Under nohup a closed terminal is no reason to stop.
@@ -135,12 +138,19 @@ def stop(config: Config, server: Child, envoy: Child) -> None:
 
 def serving(config: Config) -> bool:
     """Asks Envoy, which asks the server's gRPC health, so that yes means the whole way works."""
-    return ask(config.rest_address, "GET", "/healthz") == 200
+    return ask(config.rest_address, "GET", "/healthz", tls=bool(config.edge_tls)) == 200
 
 
-def ask(address: str, method: str, path: str) -> int | None:
+def ask(address: str, method: str, path: str, *, tls: bool = False) -> int | None:
     """Returns the status of Envoy's answer, or None from an Envoy that is not there."""
-    connection = http.client.HTTPConnection(*edge.host_and_port(address), timeout=1)
+    host, port = edge.host_and_port(address)
+    # Whether Envoy lives is the question here, not whether its certificate is good.
+    unverified = ssl._create_unverified_context()
+    connection = (
+        http.client.HTTPSConnection(host, port, timeout=1, context=unverified)
+        if tls
+        else http.client.HTTPConnection(host, port, timeout=1)
+    )
     with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
         connection.request(method, path)
         return connection.getresponse().status
@@ -167,7 +177,8 @@ def envoy_command(config: Config, folder: Path) -> list[str]:
     seconds = int(config.shutdown_seconds + config.drain_seconds) + 2
     command = [str(BIN / "envoy"), "--config-path", str(path), "--log-level", "warn"]
     command += ["--drain-strategy", "immediate", "--drain-time-s", str(seconds)]
-    return [*command, "--disable-hot-restart"]
+    # Access lines would otherwise wait ten seconds in a buffer.
+    return [*command, "--file-flush-interval-msec", "500", "--disable-hot-restart"]
 
 
 def tied_to(parent: int) -> Callable[[], None]:
@@ -192,6 +203,9 @@ def welcome(config: Config) -> str:
         grpc=config.edge_grpc_address,
         order='{"store_id":"store01","order_id":"order01","user_id":"user01","grand_total":110.00}',
         grpcurl=BIN / "grpcurl",
+        scheme="https" if config.edge_tls else "http",
+        insecure="--insecure " if config.edge_tls else "",
+        plain="-insecure" if config.edge_tls else "-plaintext",
     )
 
 

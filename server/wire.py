@@ -33,16 +33,18 @@ def page_token(position: Any) -> str:
     return base64.urlsafe_b64encode(json.dumps(position).encode()).decode()
 
 
-def page_position(token: str, kind: type) -> Any:
-    """Returns what a token was made of, or None for the first page. Raises InvalidRequest for a
-    foreign token.
+def page_position(token: str, *kinds: type) -> Any:
+    """Returns what a token was made of, a tuple if of several kinds, or None for the first page.
+
+    Raises InvalidRequest for a foreign token.
     """
     if not token:
         return None
     try:
         position = json.loads(base64.urlsafe_b64decode(token))
-    except ValueError:
+    except (ValueError, RecursionError):
         position = None
-    if not isinstance(position, kind):
+    parts = position if isinstance(position, list) else [position]
+    if [type(part) for part in parts] != [*kinds]:
         raise InvalidRequest([("page_token", "is not a token of this list")])
-    return position
+    return tuple(parts) if len(kinds) > 1 else parts[0]

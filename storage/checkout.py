@@ -4,7 +4,7 @@ once.
 
 import json
 
-from storage import event, ids, order
+from storage import event, ids, lifecycle, order
 from storage.checkout_request import Fault, Request, as_json, judge
 from storage.errors import NotFound, Race
 from storage.sql import insert, tuples
@@ -234,10 +234,14 @@ def _follow(packed: Order, lines: dict[str, OrderItem]) -> None:
 
     The order moves even when its status stays, so that two checkouts of one order see each other.
     """
-    if packed.status in ("SHIPPED", "DELIVERED"):
-        return order.move(packed, packed.status)
+    if packed.status in ("SHIPPED", "DELIVERED"):  # what is packed late changes nothing of that
+        return order.touch(packed)
     owned = (CheckoutItem.tenant == packed.tenant) & (CheckoutItem.order_id == packed.order_id)
     done = {
         name for (name,) in tuples(CheckoutItem.select(CheckoutItem.order_item_id).where(owned))
     }
-    order.move(packed, "PACKED" if done >= set(lines) else "PICKING")
+    status = "PACKED" if done >= set(lines) else "PICKING"
+    if packed.status == status:
+        order.touch(packed)
+    else:
+        lifecycle.set_status(packed, status, "", "checkout")

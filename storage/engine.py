@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from storage import database, migrate
 from storage.errors import Overloaded
-from storage.mysql import Pool
+from storage.pool import Pool
 from storage.row import DB
 from storage.sqlite import GroupCommit
 from storage.unit import Job

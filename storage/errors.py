@@ -54,6 +54,30 @@ class Race(Exception):
     """Another unit won between this one's look and its write; the engine runs this one again."""
 
 
+class EtagMismatch(Refusal):
+    """The thing changed since the caller saw it; `etag` is the current one."""
+
+    def __init__(self, etag: str, text: str = "") -> None:
+        super().__init__(text or f"it has changed; its etag is {etag} now")
+        self.etag = etag
+
+
+class StatusNotAllowed(Refusal):
+    """The order's status does not allow this move."""
+
+
+class HoldNotActive(Refusal):
+    """The hold is expired, released or confirmed."""
+
+
+class NoStockRow(Refusal):
+    """The tenant wants every line in stock, and some match no stock row."""
+
+
+class ClientNotUsable(Refusal):
+    """The API client is revoked, or has as many keys as it may have."""
+
+
 class Overloaded(Refusal):
     """Too much is waiting, or the database is busy or away; the write left nothing."""
 

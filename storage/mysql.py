@@ -1,20 +1,13 @@
-"""The MySQL family: a bounded pool of connections, each owned by a thread; one unit is one
-transaction, and a unit that loses a race or its connection runs again as a whole.
+"""The MySQL family: how to reach a server, what its sessions are like, which of its errors pass.
 
 READ COMMITTED: every statement sees what is committed, so that what a unit reads after a guarded
 update is true, and no gap locks hold up neighbours. What must not change between a look and a write
 is held by a unique key or by the guard of the write.
 """
 
-import asyncio
 import logging
-import random
 import ssl
 import threading
-import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -22,17 +15,12 @@ import pymysql
 from peewee import DatabaseError, InterfaceError, MySQLDatabase
 from pymysql.constants import CLIENT
 
-from storage import event, once
-from storage.errors import OutcomeUnknown, Overloaded, Race
 from storage.row import DB
-from storage.unit import Job, perform
+from storage.sql import Bound
 
 T = TypeVar("T")
 log = logging.getLogger("till.engine")
 
-RETRY_SECONDS = 1.5
-"""How long after its arrival a unit is run again; then its caller is told to come back."""
-PAUSE_SECONDS_MAX = 0.2
 CONNECT_SECONDS = 1
 LOCK_WAIT_SECONDS = 1
 ANSWER_SECONDS = 10
@@ -85,8 +73,10 @@ class Server:
     tls: Tls
 
 
-class Database(MySQLDatabase):
-    """Peewee's, with the sessions that Till needs: strict, no autocommit, bounded lock waits."""
+class Database(Bound, MySQLDatabase):
+    """Peewee's, with the sessions that Till needs: strict, no autocommit, bounded lock waits;
+    and with every query bound to a tenant.
+    """
 
     def _connect(self) -> Any:
         seconds = getattr(_session, "answer_seconds", ANSWER_SECONDS)
@@ -150,155 +140,8 @@ def _weakness() -> str:
     return ""
 
 
-class Pool:
-    """Writer threads, each with a connection of its own."""
-
-    reads_wait = True
-    """A read is a round trip: it leaves the event loop."""
-
-    def __init__(self, connections: int) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._threads = ThreadPoolExecutor(connections, "till-write")
-        self._lock = threading.Lock()
-        self.waiting = 0
-        """How many jobs no thread has taken yet."""
-
-    def put(self, job: Job) -> None:
-        """Takes a job; it is settled once it is on disk, or will never be."""
-        self._count(1)
-        self._threads.submit(self._take, job)
-
-    def snapshot(self, query: Callable[[], T]) -> T:
-        """Runs a query over one snapshot, on this thread's own connection; on a new one if that is
-        lost.
-        """
-        _session.level = "REPEATABLE READ"
-        since, tries = time.monotonic(), 0
-        while True:
-            tries += 1
-            try:
-                return query()
-            except ERRORS as error:
-                _undo(error)
-                if not _again(error, tries, since + RETRY_SECONDS):
-                    raise _told(error) from error
-            finally:
-                _roll_back()
-
-    async def close(self) -> None:
-        """Commits what waits, then ends."""
-        await asyncio.to_thread(self._threads.shutdown)
-
-    def _count(self, step: int) -> None:
-        with self._lock:
-            self.waiting += step
-
-    def _take(self, job: Job) -> None:
-        """A writer thread's work on one job."""
-        self._count(-1)
-        if job.wanted():
-            try:
-                job.result = _run(job)
-            except BaseException as error:
-                job.error = error
-        with suppress(RuntimeError):  # the loop was closed under us: nobody is left to answer
-            self._loop.call_soon_threadsafe(job.settle)
-
-
-def _run(job: Job) -> Any:
-    """Runs a unit until it is committed, refused, or its time is over.
-
-    What the server refused is undone for certain. A connection lost in the commit may have carried
-    it or not: run again, a claim finds its first answer; without one only the caller can tell.
+def read_one_snapshot() -> None:
+    """Makes the connections of this thread see, from its first query to the end of a transaction,
+    one state of the database.
     """
-    until = min(job.deadline, job.since + RETRY_SECONDS)
-    tries, committing, doubt = 0, False, False
-    while True:
-        tries, committing = tries + 1, False
-        try:
-            result = perform(job.unit)
-            committing = True
-            _commit()
-            return result
-        except (*ERRORS, Race) as error:
-            _undo(error)
-            doubt = doubt or (committing and _lost(error))
-            if doubt and not once.claimed():
-                raise _unknown() from error
-            if not _again(error, tries, until):
-                raise (_unknown() if doubt else _told(error)) from error
-        except BaseException:
-            _roll_back()
-            raise
-
-
-def _commit() -> None:
-    """Writes the unit's events and commits in one round trip, so that the tenant's tip is locked
-    for no longer than the server needs; a statement that fails keeps the rest from running.
-    """
-    closing = [*event.closing(), ("COMMIT", [])]
-    cursor = DB.execute_sql(
-        "; ".join(text for text, _ in closing), [value for _, values in closing for value in values]
-    )
-    while cursor.nextset():
-        pass
-
-
-def _again(error: Exception, tries: int, until: float) -> bool:
-    """Says, after a pause, whether a unit or query that failed is worth another run."""
-    return _mendable(error) and _pause(tries, until)
-
-
-def _pause(tries: int, until: float) -> bool:
-    """Sleeps with full jitter, the longer the more often it was tried; False when time is over."""
-    seconds = random.uniform(0, min(PAUSE_SECONDS_MAX, 0.002 * 2**tries))
-    if time.monotonic() + seconds > until:
-        return False
-    time.sleep(seconds)
-    return True
-
-
-def _told(error: Exception) -> Exception:
-    """Returns what to tell of an error once there is no time for another run."""
-    if not _mendable(error):
-        return error
-    log.warning("gave up: %s", error)
-    return Overloaded("the database is busy or away")
-
-
-def _unknown() -> OutcomeUnknown:
-    return OutcomeUnknown("the connection was lost; repeat the request with the same key")
-
-
-def _code(error: BaseException) -> object:
-    return error.args[0] if error.args else None
-
-
-def _lost(error: Exception) -> bool:
-    return isinstance(error, ERRORS) and _code(error) in LOST
-
-
-def _mendable(error: Exception) -> bool:
-    return isinstance(error, Race) or _lost(error) or _code(error) in {DUPLICATE, *BEATEN}
-
-
-def _undo(error: Exception) -> None:
-    """Leaves the connection clean for the next run: rolled back, or closed when it is lost."""
-    if _lost(error):
-        _drop()
-    else:
-        _roll_back()
-
-
-def _roll_back() -> None:
-    """Ends the transaction; a connection that cannot even do that is closed."""
-    if not DB.is_closed():
-        try:
-            DB.execute_sql("ROLLBACK")
-        except ERRORS:
-            _drop()
-
-
-def _drop() -> None:
-    with suppress(Exception):  # it is broken already; how does not matter
-        DB.close()
+    _session.level = "REPEATABLE READ"

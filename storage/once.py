@@ -13,7 +13,7 @@ from peewee import IntegrityError
 
 from storage import ids
 from storage.errors import KeyReused, Race
-from storage.sql import Prepared, insert, param, tuples
+from storage.sql import Prepared, across_tenants, insert, param, tuples
 from storage.tables import IdempotencyKey
 
 KEPT_MS = 7 * 24 * 3600 * 1000
@@ -90,10 +90,11 @@ def forget_old(limit: int = 500) -> int:
         .order_by(IdempotencyKey.create_ms)
         .limit(limit)
     )
-    newest = max((created for (created,) in tuples(old)), default=None)
+    newest = max((created for (created,) in tuples(across_tenants(old))), default=None)
     if newest is None:
         return 0
-    deleted: int = IdempotencyKey.delete().where(IdempotencyKey.create_ms <= newest).execute()
+    outdated = IdempotencyKey.delete().where(IdempotencyKey.create_ms <= newest)
+    deleted: int = across_tenants(outdated).execute()
     return deleted
 
 

@@ -4,7 +4,7 @@ nothing between."""
 
 from storage import ids
 from storage.errors import NotFound
-from storage.sql import Prepared, insert, param
+from storage.sql import Prepared, across_tenants, insert, param
 from storage.tables import Operation
 
 _MOVE = Prepared(
@@ -22,7 +22,7 @@ _FIND = Prepared(
     )
 )
 _PENDING = Prepared(
-    lambda: (
+    lambda: across_tenants(
         Operation.select(Operation.tenant, Operation.operation)
         .where(Operation.state == "PENDING")
         .order_by(Operation.tenant, Operation.operation)

@@ -3,6 +3,7 @@
 Building a query costs about seventy times the work that SQLite does for it.
 """
 
+import re
 from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
@@ -12,6 +13,7 @@ from peewee import Field, Model, ModelInsert, MySQLDatabase, Query, Value
 from storage.row import DB
 
 M = TypeVar("M", bound=Model)
+Q = TypeVar("Q", bound=Query)
 
 
 class _Named(NamedTuple):
@@ -21,6 +23,41 @@ class _Named(NamedTuple):
 def param(name: str) -> Any:
     """Returns a place in a query that is filled by name when it runs."""
     return Value(_Named(name), converter=False, unpack=False)
+
+
+class Unbound(Exception):
+    """A query that reads or changes rows does not say whose: a mistake in the code, refused when
+    it runs.
+    """
+
+
+class Bound:
+    """Makes a Peewee database refuse queries over tenants' rows that are not bound to a tenant.
+
+    The one place that a new query cannot get around; `across_tenants` names the few that may.
+    """
+
+    def execute(self, query: Any, *args: Any, **options: Any) -> Any:
+        """Runs a query that was built anew. Raises Unbound."""
+        if isinstance(query, Query):  # what makes tables comes here too
+            refuse_unbound(query, query.sql()[0])
+        return super().execute(query, *args, **options)  # type: ignore[misc]
+
+
+_BOUND = re.compile(r'["`]tenant["`] = ')
+
+
+def across_tenants(query: Q) -> Q:
+    """Lets a query see every tenant's rows: to find out who calls, and for chores."""
+    query.across_tenants = True  # type: ignore[attr-defined]
+    return query
+
+
+def refuse_unbound(query: Query, text: str) -> None:
+    """Raises Unbound for a SELECT, UPDATE or DELETE that has no condition on the tenant."""
+    if text.startswith("INSERT") or _BOUND.search(text) or getattr(query, "across_tenants", False):
+        return
+    raise Unbound(text)
 
 
 class Prepared:
@@ -57,7 +94,9 @@ class Prepared:
         """Returns the text and the parameters, for who runs it later."""
         dialect = _dialect()
         if dialect not in self._texts:
-            self._texts[dialect] = self._build().sql()
+            query = self._build()
+            self._texts[dialect] = query.sql()
+            refuse_unbound(query, self._texts[dialect][0])
         text, places = self._texts[dialect]
         filled = [values[p.name] if isinstance(p, _Named) else p for p in places]
         return text, filled

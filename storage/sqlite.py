@@ -16,6 +16,7 @@ from peewee import DatabaseError, IntegrityError, SqliteDatabase
 from storage import event
 from storage.errors import OutcomeUnknown, Overloaded, Race
 from storage.row import DB
+from storage.sql import Bound
 from storage.unit import Job, perform
 
 T = TypeVar("T")
@@ -25,7 +26,7 @@ BATCH_MAX = 256
 """Units a commit may carry."""
 LINGER_SECONDS = 0.004
 """How long a batch may wait for as many units as the last one had."""
-TRIES_MAX = 3
+TRIES_MAX = 2
 """How often a unit runs that another process's units keep overtaking."""
 PRAGMAS = {
     "journal_mode": "wal",
@@ -37,13 +38,17 @@ PRAGMAS = {
 }
 
 
+class _Sqlite(Bound, SqliteDatabase):
+    """SQLite, with every query bound to a tenant."""
+
+
 def open_sqlite(path: str) -> None:
     """Opens a database file and asserts that its commits are durable.
 
     Raises RuntimeError when the file cannot give the durability promised.
     """
     Path(path).resolve().parent.mkdir(parents=True, exist_ok=True)
-    DB.initialize(SqliteDatabase(path, pragmas=PRAGMAS))
+    DB.initialize(_Sqlite(path, pragmas=PRAGMAS))
     DB.connect(reuse_if_open=True)
     mode, level = DB.pragma("journal_mode"), DB.pragma("synchronous")
     if (mode, level) != ("wal", 2):
@@ -166,10 +171,18 @@ def _run(job: Job) -> None:
             job.error = error
             tries = TRIES_MAX
         if job.error is not None:
-            DB.execute_sql("ROLLBACK TO unit")
+            _undo(job.error)
         DB.execute_sql("RELEASE unit")
         if job.error is None or tries == TRIES_MAX:
             return
+
+
+def _undo(cause: BaseException) -> None:
+    """Takes a unit back; when SQLite has taken back everything (the disk is full), says why."""
+    try:
+        DB.execute_sql("ROLLBACK TO unit")
+    except DatabaseError:
+        raise DatabaseError(f"the transaction was lost: {cause}") from cause
 
 
 def _fail(batch: list[Job], refusal: Exception, cause: Exception) -> None:

@@ -17,8 +17,12 @@ from peewee import (
 from peewee import CharField as VarcharField
 
 from storage.row import LongBlob, LongText, Row, one_of
+from storage.tenancy import ApiClient as ApiClient
+from storage.tenancy import ApiKey as ApiKey
+from storage.tenancy import Tenant as Tenant
 
 ORDER_STATUSES = ("NEW", "CONFIRMED", "PICKING", "PACKED", "SHIPPED", "DELIVERED", "CANCELLED")
+HOLD_STATES = ("ACTIVE", "CONFIRMED", "RELEASED", "EXPIRED")
 OPERATION_STATES = ("PENDING", "RUNNING", "SUCCEEDED", "FAILED")
 ITEM_TYPES = ("comum", "expresso")
 
@@ -86,6 +90,7 @@ class Inventory(Row):
     max_quantity = IntegerField()
     ordered = IntegerField(default=0)
     held = IntegerField(default=0)
+    revision = IntegerField(default=1)
 
     class Meta:
         table_name = "inventory"
@@ -106,13 +111,48 @@ class InventoryLedger(Row):
     before = IntegerField()
     delta = IntegerField()
     after = IntegerField()
+    actor = VarcharField(128)
     source = VarcharField()
+    reason = VarcharField()
     create_ms = BigIntegerField()
 
     class Meta:
         table_name = "inventory_ledger"
         indexes = ((("tenant", "inventory_id", "entry_id"), False),)
         constraints = (Check("`before` + delta = `after`"),)
+
+
+class Hold(Row):
+    """Units of some rows, kept back until a time."""
+
+    hold_id = FixedCharField(32)
+    state = VarcharField(9, constraints=[one_of("state", HOLD_STATES)])
+    expire_ms = BigIntegerField()
+    client = VarcharField(128)
+    revision = IntegerField(default=1)
+    create_ms = BigIntegerField()
+
+    class Meta:
+        primary_key = CompositeKey("tenant", "hold_id")
+
+
+class HoldLine(Row):
+    """Units of one row in a hold; `active` and `expire_ms` are the hold's, here to be found by
+    row.
+    """
+
+    hold_id = FixedCharField(32)
+    inventory_id = BigIntegerField()
+    quantity = IntegerField(constraints=[Check("quantity >= 1")])
+    active = BooleanField()
+    expire_ms = BigIntegerField()
+
+    class Meta:
+        primary_key = CompositeKey("tenant", "hold_id", "inventory_id")
+        indexes = (
+            (("tenant", "inventory_id", "active", "expire_ms"), False),
+            (("active", "expire_ms"), False),
+        )
 
 
 class Draft(Row):
@@ -177,6 +217,7 @@ class Order(Row):
     use_shipping_account = BooleanField(null=True)
     notes = VarcharField(200, null=True)
     draft = VarcharField(null=True)
+    client = VarcharField(128, default="")
     grand_total = BigIntegerField(constraints=[Check("grand_total >= 0")])
     revision = IntegerField(default=1)
     create_ms = BigIntegerField()
@@ -204,12 +245,28 @@ class OrderItem(Row):
     sku = VarcharField(null=True)
     option_code = FixedCharField(36, null=True)
     date = FixedCharField(10, null=True)
+    inventory_id = BigIntegerField(null=True)
     depot = VarcharField(null=True)
     type = VarcharField(8, default="comum", constraints=[one_of("type", ITEM_TYPES)])
     wave_id = BigIntegerField(null=True)
 
     class Meta:
         primary_key = CompositeKey("tenant", "order_id", "order_item_id")
+
+
+class OrderStatus(Row):
+    """A status that an order moved to; the first, NEW, is the order's own creation."""
+
+    order_id = BigIntegerField()
+    change_id = BigIntegerField()
+    status = VarcharField(16, constraints=[one_of("status", ORDER_STATUSES)])
+    actor = VarcharField(128)
+    reason = VarcharField()
+    create_ms = BigIntegerField()
+
+    class Meta:
+        table_name = "order_statuses"
+        primary_key = CompositeKey("tenant", "order_id", "change_id")
 
 
 class Wave(Row):

@@ -20,6 +20,9 @@ import httpx
 import pymysql
 import pytest
 from google.longrunning import operations_pb2_grpc
+from hypothesis import HealthCheck, settings
+from inside import Book, Served, opened, serving
+from invariants import assert_invariants, copied
 from mariadb import MariaDB
 from till.v1 import (
     checkout_pb2_grpc,
@@ -29,13 +32,23 @@ from till.v1 import (
     store_pb2_grpc,
 )
 
+from server import development
+from server.config import Config
+
+# A slow machine is no failure.
+settings.register_profile("till", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("till")
 T = TypeVar("T")
 ROOT = Path(__file__).parent.parent
 BACKENDS = ("sqlite", "mysql")
 PATIENCE_SECONDS = 60.0
-CALLER = {"authorization": "Bearer x.y.z", "x-api-key": "k"}
-"""What a caller of the orders document sends."""
-CHANNEL = {"Authorization": "Token api_key_secret", "Channel": "Code code_secret"}
+KNOWN = development.credentials(Config(), [*development.SCOPES])
+CALLER = {"authorization": f"Bearer {KNOWN['token']}", "x-api-key": KNOWN["api_key"]}
+"""What a caller of the orders document sends; the token is an operator's too."""
+CHANNEL = {
+    "authorization": f"Token {KNOWN['channel_token']}",
+    "channel": f"Code {KNOWN['channel_code']}",
+}
 """What a caller of the inventory document sends."""
 ORDER = {
     "requesterId": 1001,
@@ -74,6 +87,9 @@ class Stack:
         self.database = folder / "till.db"
         self.url = url or f"sqlite:///{self.database}"
         self.rest = httpx.Client(base_url=f"http://{rest}", timeout=PATIENCE_SECONDS)
+        self.operator = httpx.Client(
+            base_url=f"http://{rest}", timeout=PATIENCE_SECONDS, headers=CALLER
+        )
         self._log = folder / "stack.log"
         settings = {
             "TILL_DATABASE": self.url,
@@ -82,11 +98,12 @@ class Stack:
             "TILL_EDGE_GRPC_ADDRESS": self.grpc,
             "TILL_ADMIN_ADDRESS": admin,
         }
+        self.environment = environment() | settings
         with self._log.open("wb") as log:
             self._supervisor = subprocess.Popen(
                 [sys.executable, "-m", "server.cli", "run"],
                 cwd=ROOT,
-                env=_environment() | settings,
+                env=self.environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -119,10 +136,15 @@ class Stack:
         for pid in server:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        eventually(lambda: self._assert_gone(server))
+
+    def _assert_gone(self, processes: set[int]) -> None:
+        assert not processes & _servers(self._supervisor.pid)
 
     def stop(self) -> None:
         """Stops the stack as SIGTERM does, and whatever is left of it by force."""
         self.rest.close()
+        self.operator.close()
         self._supervisor.terminate()
         with suppress(subprocess.TimeoutExpired):
             self._supervisor.wait(PATIENCE_SECONDS)
@@ -162,19 +184,24 @@ class Stubs:
             draft_item_pb2_grpc.DraftItemServiceStub(channel),
             inventory_pb2_grpc.InventoryServiceStub(channel),
             store_pb2_grpc.StoreServiceStub(channel),
-            operations_pb2_grpc.OperationsStub(channel),
+            operations_pb2_grpc.OperationsStub(channel),  # type: ignore[no-untyped-call]
         )
 
 
 @contextmanager
 def running(folder: Path, url: str = "") -> Iterator[Stack]:
-    """Runs a stack whose files lie in this folder."""
+    """Runs a stack whose files lie in this folder; what its database holds at the end must be
+    right.
+    """
     stack = Stack(folder, url)
     try:
         stack.wait()
         yield stack
     finally:
         stack.stop()
+    if stack.url.startswith("mysql:"):
+        copied(stack.rows, stack.database)
+    assert_invariants(stack.database)
 
 
 @pytest.fixture(scope="session")
@@ -226,7 +253,27 @@ def stubs(stack: Stack) -> Iterator[Stubs]:
         yield Stubs.of(channel)
 
 
-def _environment() -> dict[str, str]:
+@pytest.fixture
+def book(tmp_path: Path) -> Iterator[Book]:
+    """An order book in this process, for one test alone."""
+    with opened(tmp_path / "till.db") as book:
+        yield book
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    """A server in this process, without Envoy, for one test alone."""
+    with serving(tmp_path / "till.db") as served:
+        yield served
+
+
+@pytest.fixture
+def inner(served: Served) -> Stubs:
+    """The stubs of the server in this process."""
+    return Stubs.of(served.channel)
+
+
+def environment() -> dict[str, str]:
     """Returns this process's environment without settings, able to find the project and Envoy."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TILL_")}
     paths = [str(ROOT), str(ROOT / "generated"), kept.get("PYTHONPATH", "")]

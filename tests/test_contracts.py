@@ -1,8 +1,8 @@
 """Replays contracts/*.json, the documents' examples and their edges, through the real Envoy.
 
 A file is {"document", "headers"?, "steps"}; its headers go with every step, null takes one away.
-A step is {"name", "request": {"method", "path", "headers"?, "json"? | "text"?}, "response", "save"?,
-"eventually"?}; with "eventually" it is repeated until it holds. A response may ask for:
+A step is {"name", "request": {"method", "path", "headers"?, "json"? | "text"?}, "response",
+"save"?, "eventually"?: repeated until it holds}. What a response may ask for:
   status   a number, or a list of allowed ones
   json     the whole body; 110 is not 110.0
   like     a part of it: objects may hold more keys; lists hold these elements in any order
@@ -11,8 +11,9 @@ A step is {"name", "request": {"method", "path", "headers"?, "json"? | "text"?},
   headers  null means absent
 Placeholders: <int> <text> <list> <time> <uuid> <re:pattern>, which matches a value's whole text.
 "save" keeps values for later steps of its file, {"name": "dotted.path"}, where "$text" is the body
-and "header:name" a header; {{name}} gives them back. {{uuid}} is always new, {{200*x}} repeats x.
-Every answer must be JSON and say so.
+and "header:name" a header; {{name}} gives them back. {{authorization}} and {{apiKey}} are known,
+{{channelToken}} and {{channelCode}} too; {{uuid}} is always new, {{200*x}} repeats x. Where only an
+operator may go, the step goes as one unless it says otherwise.
 """
 
 import json
@@ -25,33 +26,37 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from conftest import Stack, eventually
+from conftest import CALLER, KNOWN, Stack, eventually
 
-FOLDER = Path(__file__).parent / "contracts"
-FILES = {path: json.loads(path.read_text("utf-8")) for path in sorted(FOLDER.glob("*.json"))}
-STEPS = [
-    pytest.param(path, step, id=f"{path.stem}: {step['name']}")
-    for path, file in FILES.items()
-    for step in file["steps"]
-]
-KINDS = ("json", "like")
+PATHS = sorted(Path(__file__).parent.glob("contracts/*.json"))
+FILES = {path: json.loads(path.read_text("utf-8")) for path in PATHS}
+STEPS = [(path, step) for path, file in FILES.items() for step in file["steps"]]
+NAMES = [f"{path.stem}: {step['name']}" for path, step in STEPS]
+OPERATORS = ("/v1/stores", "/v1/products", "/v1/inventory", "/v1/operations?")
+OPERATOR = {"Authorization": "{{authorization}}"}
 TEMPLATE = re.compile(r"\{\{(?:(\d+)\*(.+?)|(\w+))\}\}", re.DOTALL)
 
 
 @pytest.fixture(scope="module")
 def saved() -> dict[Path, dict[str, Any]]:
-    """What the steps of each file have saved so far."""
-    return {path: {} for path in FILES}
+    """What the steps of each file have saved so far, and the credentials of the orders document."""
+    known = {
+        "authorization": CALLER["authorization"],
+        "apiKey": CALLER["x-api-key"],
+        "channelToken": KNOWN["channel_token"],
+        "channelCode": KNOWN["channel_code"],
+    }
+    return {path: dict(known) for path in FILES}
 
 
-@pytest.mark.parametrize(("path", "step"), STEPS)
+@pytest.mark.parametrize(("path", "step"), STEPS, ids=NAMES)
 def test_the_contract_is_kept(
     path: Path, step: dict[str, Any], stack: Stack, saved: dict[Path, dict[str, Any]]
 ) -> None:
-    values = saved[path]
+    values, headers = saved[path], FILES[path].get("headers", {})
 
     def play() -> httpx.Response:
-        answer = send(stack.rest, FILES[path].get("headers", {}), step["request"], values)
+        answer = send(stack.rest, headers, step["request"], values)
         check(answer, fill(step["response"], values))
         return answer
 
@@ -62,7 +67,10 @@ def test_the_contract_is_kept(
 def send(rest: httpx.Client, defaults: Any, request: Any, values: dict[str, Any]) -> httpx.Response:
     """Sends a step's request as it is written."""
     path = fill(request["path"], {name: quote(str(value)) for name, value in values.items()})
-    headers = {"Content-Type": "application/json"} | defaults | request.get("headers", {})
+    operator = OPERATOR if request["path"].startswith(OPERATORS) else {}
+    headers = (
+        {"Content-Type": "application/json"} | defaults | operator | request.get("headers", {})
+    )
     given = {name: fill(value, values) for name, value in headers.items() if value is not None}
     body = fill(request.get("text"), values)
     if "json" in request:
@@ -77,7 +85,8 @@ def check(answer: httpx.Response, wanted: dict[str, Any]) -> None:
     assert answer.status_code in (status if isinstance(status, list) else [status]), told
     assert answer.headers.get("content-type", "").startswith("application/json"), told
     body = answer.json()
-    problems = [difference(wanted[kind], body, kind == "json") for kind in KINDS if kind in wanted]
+    kinds = wanted.keys() & {"json", "like"}
+    problems = [difference(wanted[kind], body, kind == "json") for kind in kinds]
     for name, value in wanted.get("headers", {}).items():
         problems.append(difference(value, answer.headers.get(name), True, f"header {name}"))
     assert not any(problems), f"{'; '.join(filter(None, problems))}{told}"
@@ -110,7 +119,7 @@ def fits(wanted: Any, given: Any) -> bool:
     try:
         match wanted:
             case "<int>" | "<list>":
-                return type(given) is {"<int>": int, "<list>": list}[wanted]
+                return isinstance(given, {"<int>": int, "<list>": list}[wanted])
             case "<text>":
                 return isinstance(given, str) and given != ""
             case "<time>":
@@ -119,7 +128,7 @@ def fits(wanted: Any, given: Any) -> bool:
                 return str(UUID(given)) == given
             case str() if pattern := re.fullmatch("<re:(.*)>", wanted, re.DOTALL):
                 scalar = isinstance(given, str | int) and not isinstance(given, bool)
-                return scalar and re.fullmatch(pattern[1], str(given), re.DOTALL) is not None
+                return scalar and bool(re.fullmatch(pattern[1], str(given), re.DOTALL))
     except (ValueError, AttributeError):
         return False
     return type(wanted) is type(given) and bool(wanted == given)
@@ -129,24 +138,19 @@ def fill(value: Any, values: dict[str, Any]) -> Any:
     """Returns a value with its templates filled in; one that stands alone keeps the saved type."""
     if isinstance(value, dict):
         return {key: fill(part, values) for key, part in value.items()}
-    if isinstance(value, list):
-        return [fill(part, values) for part in value]
     if not isinstance(value, str):
-        return value
-    alone = re.fullmatch(r"\{\{(\w+)\}\}", value)
-    if alone and alone[1] in values:
-        return values[alone[1]]
+        return [fill(part, values) for part in value] if isinstance(value, list) else value
+    if value[2:-2] in values and value == f"{{{{{value[2:-2]}}}}}":
+        return values[value[2:-2]]
     known = {**values, "uuid": uuid4()}
     return TEMPLATE.sub(lambda t: t[2] * int(t[1]) if t[1] else str(known[t[3]]), value)
 
 
 def pick(answer: httpx.Response, source: str) -> Any:
     """Returns what a step saves: the body's text, a header, or a place in the body."""
-    if source == "$text":
-        return answer.text
     if source.startswith("header:"):
         return answer.headers[source.removeprefix("header:")]
-    return find(answer.json(), source)
+    return answer.text if source == "$text" else find(answer.json(), source)
 
 
 def find(body: Any, place: str) -> Any:

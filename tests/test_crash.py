@@ -3,6 +3,8 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -29,19 +31,25 @@ def submit(stack: Stack, number: int) -> str:
     """Submits an item and returns the name of its operation."""
     accepted = stack.rest.post(DOOR, json=draft_item(number))
     assert accepted.status_code == 202, accepted.text
-    return accepted.headers["x-operation"]
+    return str(accepted.headers["x-operation"])
+
+
+def read(stack: Stack, path: str) -> Any:
+    """Returns what is at a path, or fails."""
+    answer = stack.rest.get(path, headers=CALLER)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
 
 
 def assert_succeeded(stack: Stack, operation: str) -> None:
     """Asserts that the operation has come to its good end."""
-    read = stack.rest.get(f"/v1/{operation}")
-    assert read.status_code == 200, read.text
-    assert read.json()["metadata"]["state"] == "SUCCEEDED", read.text
+    found = read(stack, f"/v1/{operation}")
+    assert found["metadata"]["state"] == "SUCCEEDED", found
 
 
 def items(stack: Stack) -> list[tuple[int, int, str]]:
-    """Returns (line, quantity, revision) of each item in the draft."""
-    listed = stack.rest.get("/v1/drafts/crash-draft/items").json()["items"]
+    """Returns (line, quantity, revision) of each item in the draft, once the stack answers."""
+    listed = eventually(partial(read, stack, "/v1/drafts/crash-draft/items"))["items"]
     return [(item["line_number"], item["quantity"], str(item["revision"])) for item in listed]
 
 
@@ -49,10 +57,10 @@ def test_an_item_accepted_right_before_a_kill_is_applied_once(fresh_stack: Stack
     operation = submit(fresh_stack, 1)
     fresh_stack.kill_server()
 
-    eventually(lambda: assert_succeeded(fresh_stack, operation))
+    eventually(partial(assert_succeeded, fresh_stack, operation))
 
     assert items(fresh_stack) == [(1, 1, "1")]
-    assert eventually(lambda: submit(fresh_stack, 1)) == operation
+    assert eventually(partial(submit, fresh_stack, 1)) == operation
     assert items(fresh_stack) == [(1, 1, "1")]
 
 
@@ -62,7 +70,7 @@ def test_many_items_accepted_before_a_kill_are_each_applied_once(fresh_stack: St
     fresh_stack.kill_server()
 
     for operation in operations:
-        eventually(lambda name=operation: assert_succeeded(fresh_stack, name))
+        eventually(partial(assert_succeeded, fresh_stack, operation))
 
     assert items(fresh_stack) == [(number, number, "1") for number in range(1, ITEMS + 1)]
 
@@ -101,25 +109,19 @@ def test_a_kill_amid_keyed_creates_loses_and_doubles_nothing(fresh_stack: Stack)
     acknowledged = create_until_killed(fresh_stack, keys, fresh_stack.kill_server)
 
     for order_id in acknowledged.values():
-        read = eventually(lambda wanted=order_id: found(fresh_stack, wanted))
-        assert ORDER.items() <= read.items()
-    retried = {key: eventually(lambda name=key: create(fresh_stack, name)) for key in keys}
+        order = eventually(partial(read, fresh_stack, f"/orders/{order_id}"))
+        assert ORDER.items() <= order.items()
+    retried = {key: eventually(partial(create, fresh_stack, key)) for key in keys}
 
     assert {key: retried[key] for key in acknowledged} == acknowledged
     assert len(set(retried.values())) == ORDERS
     assert fresh_stack.count("orders") == ORDERS
 
 
-def found(stack: Stack, order_id: int) -> dict[str, object]:
-    """Returns the order, or fails."""
-    answer = stack.rest.get(f"/orders/{order_id}", headers=CALLER)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
-
-
 def test_the_supervisor_restarts_the_server_each_time(fresh_stack: Stack) -> None:
-    for number in range(3):
+    for _ in range(3):
         eventually(fresh_stack.kill_server)
-        order_id = eventually(lambda: create(fresh_stack, str(uuid4())))
+        order_id = eventually(partial(create, fresh_stack, str(uuid4())))
 
-        assert found(fresh_stack, order_id)["orderId"] == order_id, number
+        order = eventually(partial(read, fresh_stack, f"/orders/{order_id}"))
+        assert order["orderId"] == order_id

@@ -8,16 +8,15 @@ from uuid import uuid4
 
 import grpc
 import httpx
-from conftest import CHANNEL, ORDER, PATIENCE_SECONDS, Stack, Stubs, eventually, keyed
+from conftest import CALLER, CHANNEL, ORDER, PATIENCE_SECONDS, Stack, Stubs, eventually, keyed
 from till.v1 import draft_item_pb2, order_pb2
 
+Post = tuple[str, Any, dict[str, str]]
 CALLERS = 100
 DAY = "2031-05-01"
 
 
-def at_once(
-    stack: Stack, requests: Iterable[tuple[str, Any, dict[str, str]]]
-) -> list[httpx.Response]:
+def at_once(stack: Stack, requests: Iterable[Post]) -> list[httpx.Response]:
     """Posts all of these (path, body, headers) at the same time."""
 
     async def run() -> list[httpx.Response]:
@@ -40,9 +39,11 @@ def product(stack: Stack, units: int) -> tuple[str, str]:
     """Registers a product with one option that has so many units; returns both codes."""
     code, option = str(uuid4()), str(uuid4())
     options = [{"optionCode": option}]
-    made = stack.rest.post("/v1/products", json={"productCode": code, "options": options})
+    made = stack.rest.post(
+        "/v1/products", json={"productCode": code, "options": options}, headers=CALLER
+    )
     rows = [{"option_code": option, "date": DAY, "max_quantity": units}]
-    stocked = stack.rest.post("/v1/inventory:batchSet", json={"rows": rows})
+    stocked = stack.rest.post("/v1/inventory:batchSet", json={"rows": rows}, headers=CALLER)
     assert (made.status_code, stocked.status_code) == (200, 200), made.text + stocked.text
     return code, option
 
@@ -111,13 +112,13 @@ def test_one_key_with_different_bodies_makes_one_order(stack: Stack) -> None:
 
 
 def test_two_doors_racing_for_one_number_make_one_order(stack: Stack) -> None:
-    assert stack.rest.post("/v1/stores", json={"storeId": "race"}).status_code == 200
-    depot = stack.rest.post("/v1/stores/race/depots", json={"storageName": "D"})
-    assert depot.status_code == 200, depot.text
+    shop = stack.rest.post("/v1/stores", json={"storeId": "race"}, headers=CALLER)
+    depot = stack.rest.post("/v1/stores/race/depots", json={"storageName": "D"}, headers=CALLER)
+    assert (shop.status_code, depot.status_code) == (200, 200), shop.text + depot.text
     before = stack.count("orders")
     item = {"orderItemId": "1", "itemNumber": "1", "storageName": "D"}
     names = {"store": "race", "orderNumber": "one", "externalNumber": "race-1"}
-    packed = ("/checkout", {**names, "items": [item]}, {})
+    packed: Post = ("/checkout", {**names, "items": [item]}, {})
     order = {"store_id": "race", "order_id": "one", "user_id": "u", "grand_total": 1}
 
     answers = at_once(stack, [("/new-order", order, {}), packed] * (CALLERS // 2))
@@ -126,7 +127,7 @@ def test_two_doors_racing_for_one_number_make_one_order(stack: Stack) -> None:
     assert submitted[201] <= 1 and submitted[201] + submitted[400] == CALLERS // 2, submitted
     assert {answer.status_code for answer in answers[1::2]} == {200}
     assert stack.count("orders") - before == 1
-    assert len(stack.rest.get("/v1/checkouts/race-1").json()["items"]) == 1
+    assert len(stack.rest.get("/v1/checkouts/race-1", headers=CALLER).json()["items"]) == 1
 
 
 def test_a_users_racing_orders_have_timestamps_of_their_own(stack: Stack) -> None:
@@ -185,7 +186,7 @@ def test_a_draft_is_ordered_once_by_a_hundred_callers(stack: Stack, stubs: Stubs
     item = {"pk": "race-item", "gsi_1_pk": "race-draft", "quantity": 1, "idempotency_key": "race"}
     assert stack.rest.post("/store-checkout-draft-items-post-one", json=item).status_code == 202
     wanted = draft_item_pb2.GetDraftItemRequest(checkout_draft_item_id="race-item")
-    eventually(lambda: stubs.draft.GetDraftItem(wanted))
+    eventually(lambda: stubs.draft.GetDraftItem(wanted, metadata=tuple(CALLER.items())))
 
     body = {**ORDER, "checkoutDraftId": "race-draft"}
     answers = at_once(stack, [("/orders", body, keyed()) for _ in range(CALLERS)])

@@ -157,7 +157,7 @@ def till(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env=os.environ | settings,
+            env=os.environ | settings | {"TMPDIR": str(tmp_path)},
             stdout=log,
             stderr=log,
             text=True,

@@ -1,3 +1,34 @@
+CREATE TABLE `tenants` (
+  `tenant` INTEGER NOT NULL PRIMARY KEY,
+  `name` VARCHAR(255) NOT NULL,
+  `entity_number` VARCHAR(255) NOT NULL,
+  `stock_policy` VARCHAR(32) NOT NULL CHECK (stock_policy IN ('TRACK_WHEN_MATCHED', 'REQUIRE_MATCH')),
+  `create_ms` BIGINT NOT NULL
+);
+CREATE UNIQUE INDEX `tenant_name` ON `tenants` (`name`);
+CREATE TABLE `api_clients` (
+  `tenant` INTEGER NOT NULL,
+  `client_id` VARCHAR(128) NOT NULL,
+  `display_name` VARCHAR(255) NOT NULL,
+  `scopes` VARCHAR(255) NOT NULL,
+  `default_store` VARCHAR(255) NOT NULL,
+  `channel_code` VARCHAR(64) NOT NULL,
+  `create_ms` BIGINT NOT NULL,
+  `revoke_ms` BIGINT,
+  PRIMARY KEY (`tenant`, `client_id`)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX `apiclient_client_id` ON `api_clients` (`client_id`);
+CREATE TABLE `api_keys` (
+  `tenant` INTEGER NOT NULL,
+  `key_id` CHAR(16) NOT NULL,
+  `client_id` VARCHAR(128) NOT NULL,
+  `secret_hash` LONGBLOB NOT NULL,
+  `create_ms` BIGINT NOT NULL,
+  `revoke_ms` BIGINT,
+  PRIMARY KEY (`tenant`, `key_id`)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX `apikey_key_id` ON `api_keys` (`key_id`);
+CREATE INDEX `apikey_tenant_client_id` ON `api_keys` (`tenant`, `client_id`);
 CREATE TABLE `stores` (
   `tenant` INTEGER NOT NULL,
   `store` VARCHAR(255) NOT NULL,
@@ -42,6 +73,7 @@ CREATE TABLE `inventory` (
   `max_quantity` INTEGER NOT NULL,
   `ordered` INTEGER NOT NULL,
   `held` INTEGER NOT NULL,
+  `revision` INTEGER NOT NULL,
   CHECK (ordered >= 0),
   CHECK (held >= 0),
   CHECK (ordered + held <= max_quantity)
@@ -56,11 +88,34 @@ CREATE TABLE `inventory_ledger` (
   `before` INTEGER NOT NULL,
   `delta` INTEGER NOT NULL,
   `after` INTEGER NOT NULL,
+  `actor` VARCHAR(128) NOT NULL,
   `source` VARCHAR(255) NOT NULL,
+  `reason` VARCHAR(255) NOT NULL,
   `create_ms` BIGINT NOT NULL,
   CHECK (`before` + delta = `after`)
 );
 CREATE INDEX `inventoryledger_tenant_inventory_id_entry_id` ON `inventory_ledger` (`tenant`, `inventory_id`, `entry_id`);
+CREATE TABLE `holds` (
+  `tenant` INTEGER NOT NULL,
+  `hold_id` CHAR(32) NOT NULL,
+  `state` VARCHAR(9) NOT NULL CHECK (state IN ('ACTIVE', 'CONFIRMED', 'RELEASED', 'EXPIRED')),
+  `expire_ms` BIGINT NOT NULL,
+  `client` VARCHAR(128) NOT NULL,
+  `revision` INTEGER NOT NULL,
+  `create_ms` BIGINT NOT NULL,
+  PRIMARY KEY (`tenant`, `hold_id`)
+) WITHOUT ROWID;
+CREATE TABLE `hold_lines` (
+  `tenant` INTEGER NOT NULL,
+  `hold_id` CHAR(32) NOT NULL,
+  `inventory_id` BIGINT NOT NULL,
+  `quantity` INTEGER NOT NULL CHECK (quantity >= 1),
+  `active` SMALLINT NOT NULL,
+  `expire_ms` BIGINT NOT NULL,
+  PRIMARY KEY (`tenant`, `hold_id`, `inventory_id`)
+) WITHOUT ROWID;
+CREATE INDEX `holdline_tenant_inventory_id_active_expire_ms` ON `hold_lines` (`tenant`, `inventory_id`, `active`, `expire_ms`);
+CREATE INDEX `holdline_active_expire_ms` ON `hold_lines` (`active`, `expire_ms`);
 CREATE TABLE `drafts` (
   `tenant` INTEGER NOT NULL,
   `draft` VARCHAR(255) NOT NULL,
@@ -112,6 +167,7 @@ CREATE TABLE `orders` (
   `use_shipping_account` SMALLINT,
   `notes` VARCHAR(200),
   `draft` VARCHAR(255),
+  `client` VARCHAR(128) NOT NULL,
   `grand_total` BIGINT NOT NULL CHECK (grand_total >= 0),
   `revision` INTEGER NOT NULL,
   `create_ms` BIGINT NOT NULL,
@@ -132,10 +188,21 @@ CREATE TABLE `order_items` (
   `sku` VARCHAR(255),
   `option_code` CHAR(36),
   `date` CHAR(10),
+  `inventory_id` BIGINT,
   `depot` VARCHAR(255),
   `type` VARCHAR(8) NOT NULL CHECK (type IN ('comum', 'expresso')),
   `wave_id` BIGINT,
   PRIMARY KEY (`tenant`, `order_id`, `order_item_id`)
+) WITHOUT ROWID;
+CREATE TABLE `order_statuses` (
+  `tenant` INTEGER NOT NULL,
+  `order_id` BIGINT NOT NULL,
+  `change_id` BIGINT NOT NULL,
+  `status` VARCHAR(16) NOT NULL CHECK (status IN ('NEW', 'CONFIRMED', 'PICKING', 'PACKED', 'SHIPPED', 'DELIVERED', 'CANCELLED')),
+  `actor` VARCHAR(128) NOT NULL,
+  `reason` VARCHAR(255) NOT NULL,
+  `create_ms` BIGINT NOT NULL,
+  PRIMARY KEY (`tenant`, `order_id`, `change_id`)
 ) WITHOUT ROWID;
 CREATE TABLE `waves` (
   `wave_id` BIGINT NOT NULL PRIMARY KEY,

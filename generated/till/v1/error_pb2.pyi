@@ -56,6 +56,20 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAVAILABLE: nobody knows whether the write took place; repeat it with the same key."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 16
     """INTERNAL: a fault of the server; the message carries the request id."""
+    ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 17
+    """RESOURCE_EXHAUSTED: the client called too often; RetryInfo says when to come again."""
+    ERROR_REASON_CLIENT_NOT_USABLE: _ErrorReason.ValueType  # 18
+    """FAILED_PRECONDITION: the API client is revoked, or has as many keys as it may have."""
+    ERROR_REASON_ETAG_MISMATCH: _ErrorReason.ValueType  # 19
+    """ABORTED: the thing changed since the caller saw it; ErrorInfo's metadata has the current `etag`."""
+    ERROR_REASON_STATUS_NOT_ALLOWED: _ErrorReason.ValueType  # 20
+    """FAILED_PRECONDITION: the order's status does not allow this move."""
+    ERROR_REASON_HOLD_NOT_ACTIVE: _ErrorReason.ValueType  # 21
+    """FAILED_PRECONDITION: the hold is expired, released or confirmed."""
+    ERROR_REASON_DRAFT_NOT_OPEN: _ErrorReason.ValueType  # 22
+    """FAILED_PRECONDITION: the draft is ordered or deleted."""
+    ERROR_REASON_NO_STOCK_ROW: _ErrorReason.ValueType  # 23
+    """FAILED_PRECONDITION: the tenant wants every line in stock, and some match no stock row."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The values of google.rpc.ErrorInfo.reason, without the prefix, in the domain `till`. Every error carries one."""
@@ -94,4 +108,18 @@ ERROR_REASON_OUTCOME_UNKNOWN: ErrorReason.ValueType  # 15
 """UNAVAILABLE: nobody knows whether the write took place; repeat it with the same key."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 16
 """INTERNAL: a fault of the server; the message carries the request id."""
+ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 17
+"""RESOURCE_EXHAUSTED: the client called too often; RetryInfo says when to come again."""
+ERROR_REASON_CLIENT_NOT_USABLE: ErrorReason.ValueType  # 18
+"""FAILED_PRECONDITION: the API client is revoked, or has as many keys as it may have."""
+ERROR_REASON_ETAG_MISMATCH: ErrorReason.ValueType  # 19
+"""ABORTED: the thing changed since the caller saw it; ErrorInfo's metadata has the current `etag`."""
+ERROR_REASON_STATUS_NOT_ALLOWED: ErrorReason.ValueType  # 20
+"""FAILED_PRECONDITION: the order's status does not allow this move."""
+ERROR_REASON_HOLD_NOT_ACTIVE: ErrorReason.ValueType  # 21
+"""FAILED_PRECONDITION: the hold is expired, released or confirmed."""
+ERROR_REASON_DRAFT_NOT_OPEN: ErrorReason.ValueType  # 22
+"""FAILED_PRECONDITION: the draft is ordered or deleted."""
+ERROR_REASON_NO_STOCK_ROW: ErrorReason.ValueType  # 23
+"""FAILED_PRECONDITION: the tenant wants every line in stock, and some match no stock row."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.protobuf import wrappers_pb2 as google_dot_protobuf_dot_wrappers__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13till/v1/order.proto\x12\x07till.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egoogle/protobuf/wrappers.proto\"\xbe\x03\n\x12\x43reateOrderRequest\x12\"\n\x0crequester_id\x18\x01 \x01(\x05\x42\x0c\xbaH\t\x1a\x07\x18\xff\xc1\xd7/(\x01\x12\x1d\n\x07user_id\x18\x02 \x01(\x05\x42\x0c\xbaH\t\x1a\x07\x18\xff\xc1\xd7/(\x01\x12!\n\x0b\x66\x61\x63ility_id\x18\x03 \x01(\x05\x42\x0c\xbaH\t\x1a\x07\x18\xff\xc1\xd7/(\x01\x12)\n\x13shipping_address_id\x18\x04 \x01(\x05\x42\x0c\xbaH\t\x1a\x07\x18\xff\xc1\xd7/(\x01\x12(\n\x12\x62illing_address_id\x18\x05 \x01(\x05\x42\x0c\xbaH\t\x1a\x07\x18\xff\xc1\xd7/(\x01\x12#\n\x0fshipping_method\x18\x06 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xff\x01\x12\x38\n\x14use_shipping_account\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.BoolValue\x12\x35\n\x05notes\x18\x08 \x01(\x0b\x32\x1c.google.protobuf.StringValueB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x32\n\x0bquote_items\x18\t \x03(\x0b\x32\x12.till.v1.QuoteItemB\t\xbaH\x06\x92\x01\x03\x10\xf4\x03\x12#\n\x11\x63heckout_draft_id\x18\n \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01\"\xd3\x02\n\tQuoteItem\x12 \n\x0fprice_option_id\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1b\n\nproduct_id\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1d\n\x08quantity\x18\x03 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xc0\x84=(\x01\x12(\n\x05price\x18\x04 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\xa2\x94\x1amB)\x00\x00\x00\x00\x00\x00\x00\x00@\x01\x12\x1c\n\x0boption_code\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x88\x01\n\x04\x64\x61te\x18\x06 \x01(\tBz\xbaHw\xba\x01t\n\x04\x64\x61te\x12\x19must be a day, YYYY-MM-DD\x1aQthis == \'\' || this.matches(\'^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$\')\x12\x15\n\x03sku\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01\"\x9f\x07\n\x05Order\x12\x10\n\x08order_id\x18\x01 \x01(\x03\x12\x14\n\x0corder_number\x18\x02 \x01(\t\x12\x10\n\x08store_id\x18\x03 \x01(\t\x12%\n\x06status\x18\x04 \x01(\x0e\x32\x15.till.v1.Order.Status\x12\x31\n\x0crequester_id\x18\x05 \x01(\x0b\x32\x1b.google.protobuf.Int32Value\x12,\n\x07user_id\x18\x06 \x01(\x0b\x32\x1b.google.protobuf.Int32Value\x12\x30\n\x0b\x66\x61\x63ility_id\x18\x07 \x01(\x0b\x32\x1b.google.protobuf.Int32Value\x12\x38\n\x13shipping_address_id\x18\x08 \x01(\x0b\x32\x1b.google.protobuf.Int32Value\x12\x37\n\x12\x62illing_address_id\x18\t \x01(\x0b\x32\x1b.google.protobuf.Int32Value\x12\x35\n\x0fshipping_method\x18\n \x01(\x0b\x32\x1c.google.protobuf.StringValue\x12\x38\n\x14use_shipping_account\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.BoolValue\x12+\n\x05notes\x18\x0c \x01(\x0b\x32\x1c.google.protobuf.StringValue\x12\x37\n\x11\x63heckout_draft_id\x18\r \x01(\x0b\x32\x1c.google.protobuf.StringValue\x12.\n\x08\x63ustomer\x18\x0e \x01(\x0b\x32\x1c.google.protobuf.StringValue\x12%\n\nline_items\x18\x0f \x03(\x0b\x32\x11.till.v1.LineItem\x12\x13\n\x0bgrand_total\x18\x10 \x01(\x01\x12/\n\x0b\x63reate_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x13 \x01(\t\"|\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\x07\n\x03NEW\x10\x01\x12\r\n\tCONFIRMED\x10\x02\x12\x0b\n\x07PICKING\x10\x03\x12\n\n\x06PACKED\x10\x04\x12\x0b\n\x07SHIPPED\x10\x05\x12\r\n\tDELIVERED\x10\x06\x12\r\n\tCANCELLED\x10\x07\"\x8d\x02\n\x08LineItem\x12\x15\n\rorder_item_id\x18\x01 \x01(\t\x12\x17\n\x0fprice_option_id\x18\x02 \x01(\x03\x12\x12\n\nproduct_id\x18\x03 \x01(\x03\x12\x10\n\x08quantity\x18\x04 \x01(\x05\x12\r\n\x05price\x18\x05 \x01(\x01\x12\x31\n\x0boption_code\x18\x06 \x01(\x0b\x32\x1c.google.protobuf.StringValue\x12*\n\x04\x64\x61te\x18\x07 \x01(\x0b\x32\x1c.google.protobuf.StringValue\x12)\n\x03sku\x18\x08 \x01(\x0b\x32\x1c.google.protobuf.StringValue\x12\x12\n\nline_total\x18\t \x01(\x01\"#\n\x0fGetOrderRequest\x12\x10\n\x08order_id\x18\x01 \x01(\x03\"\xda\x01\n\x17SubmitStoreOrderRequest\x12&\n\x08store_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xff\x01R\x08store_id\x12&\n\x08order_id\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xff\x01R\x08order_id\x12$\n\x07user_id\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xff\x01R\x07user_id\x12@\n\x0bgrand_total\x18\x04 \x01(\x01\x42\x1c\xbaH\x19\x12\x14\x19\x00\x00\x00\xa2\x94\x1amB)\x00\x00\x00\x00\x00\x00\x00\x00@\x01\xc8\x01\x01H\x00R\x0bgrand_totalB\x07\n\x05total\"Z\n\x18SubmitStoreOrderResponse\x12\x13\n\x0bstatus_code\x18\x01 \x01(\x05\x12)\n\x04\x62ody\x18\x02 \x01(\x0b\x32\x1b.till.v1.SimpleOrderMessage\"k\n\x1bListRecentUserOrdersRequest\x12$\n\x07user_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xff\x01R\x07user_id\x12&\n\x08store_id\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xff\x01R\x08store_id\"\x82\x01\n\x1cListRecentUserOrdersResponse\x12\x13\n\x0bstatus_code\x18\x01 \x01(\x05\x12\"\n\x06orders\x18\x02 \x03(\x0b\x32\x12.till.v1.UserOrder\x12)\n\x04\x62ody\x18\x03 \x01(\x0b\x32\x1b.till.v1.SimpleOrderMessage\"\x92\x01\n\tUserOrder\x12\x18\n\x07user_id\x18\x01 \x01(\tR\x07user_id\x12 \n\x0bgrand_total\x18\x02 \x01(\x01R\x0bgrand_total\x12\x1a\n\x08order_id\x18\x03 \x01(\tR\x08order_id\x12\x1a\n\x08store_id\x18\x04 \x01(\tR\x08store_id\x12\x11\n\ttimestamp\x18\x05 \x01(\t\"%\n\x12SimpleOrderMessage\x12\x0f\n\x07message\x18\x01 \x01(\t\"6\n\x10SimpleOrderError\x12\x13\n\x0bstatus_code\x18\x01 \x01(\x05\x12\r\n\x05\x65rror\x18\x02 \x01(\t2\xa4\x03\n\x0cOrderService\x12N\n\x0b\x43reateOrder\x12\x1b.till.v1.CreateOrderRequest\x1a\x0e.till.v1.Order\"\x12\x82\xd3\xe4\x93\x02\x0c\"\x07/orders:\x01*\x12S\n\x08GetOrder\x12\x18.till.v1.GetOrderRequest\x1a\x0e.till.v1.Order\"\x1d\x90\x02\x01\x82\xd3\xe4\x93\x02\x14\x12\x12/orders/{order_id}\x12n\n\x10SubmitStoreOrder\x12 .till.v1.SubmitStoreOrderRequest\x1a!.till.v1.SubmitStoreOrderResponse\"\x15\x82\xd3\xe4\x93\x02\x0f\"\n/new-order:\x01*\x12\x7f\n\x14ListRecentUserOrders\x12$.till.v1.ListRecentUserOrdersRequest\x1a%.till.v1.ListRecentUserOrdersResponse\"\x1a\x90\x02\x01\x82\xd3\xe4\x93\x02\x11\"\x0c/user-orders:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13till/v1/order.proto\x12\x07till.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egoogle/protobuf/wrappers.proto\"\xce\x03\n\x12\x43reateOrderRequest\x12\"\n\x0crequester_id\x18\x01 \x01(\x05\x42\x0c\xbaH\t\x1a\x07\x18\xff\xc1\xd7/(\x01\x12\x1d\n\x07user_id\x18\x02 \x01(\x05\x42\x0c\xbaH\t\x1a\x07\x18\xff\xc1\xd7/(\x01\x12!\n\x0b\x66\x61\x63ility_id\x18\x03 \x01(\x05\x42\x0c\xbaH\t\x1a\x07\x18\xff\xc1\xd7/(\x01\x12)\n\x13shipping_address_id\x18\x04 \x01(\x05\x42\x0c\xbaH\t\x1a\x07\x18\xff\xc1\xd7/(\x01\x12(\n\x12\x62illing_address_id\x18\x05 \x01(\x05\x42\x0c\xbaH\t\x1a\x07\x18\xff\xc1\xd7/(\x01\x12#\n\x0fshipping_method\x18\x06 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xff\x01\x12\x1e\n\x14use_shipping_account\x18\x07 \x01(\x08H\x00\x12\x19\n\x05notes\x18\x08 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01H\x01\x12\x32\n\x0bquote_items\x18\t \x03(\x0b\x32\x12.till.v1.QuoteItemB\t\xbaH\x06\x92\x01\x03\x10\xf4\x03\x12#\n\x11\x63heckout_draft_id\x18\n \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01\x12\x18\n\x07hold_id\x18\x0b \x01(\tB\x07\xbaH\x04r\x02\x18@B\x12\n\x10shipping_accountB\x16\n\x14special_instructions\"\xd3\x02\n\tQuoteItem\x12 \n\x0fprice_option_id\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1b\n\nproduct_id\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1d\n\x08quantity\x18\x03 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xc0\x84=(\x01\x12(\n\x05price\x18\x04 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\xa2\x94\x1amB)\x00\x00\x00\x00\x00\x00\x00\x00@\x01\x12\x1c\n\x0boption_code\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x88\x01\n\x04\x64\x61te\x18\x06 \x01(\tBz\xbaHw\xba\x01t\n\x04\x64\x61te\x12\x19must be a day, YYYY-MM-DD\x1aQthis == \'\' || this.matches(\'^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$\')\x12\x15\n\x03sku\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01\"\x9f\x07\n\x05Order\x12\x10\n\x08order_id\x18\x01 \x01(\x03\x12\x14\n\x0corder_number\x18\x02 \x01(\t\x12\x10\n\x08store_id\x18\x03 \x01(\t\x12%\n\x06status\x18\x04 \x01(\x0e\x32\x15.till.v1.Order.Status\x12\x31\n\x0crequester_id\x18\x05 \x01(\x0b\x32\x1b.google.protobuf.Int32Value\x12,\n\x07user_id\x18\x06 \x01(\x0b\x32\x1b.google.protobuf.Int32Value\x12\x30\n\x0b\x66\x61\x63ility_id\x18\x07 \x01(\x0b\x32\x1b.google.protobuf.Int32Value\x12\x38\n\x13shipping_address_id\x18\x08 \x01(\x0b\x32\x1b.google.protobuf.Int32Value\x12\x37\n\x12\x62illing_address_id\x18\t \x01(\x0b\x32\x1b.google.protobuf.Int32Value\x12\x35\n\x0fshipping_method\x18\n \x01(\x0b\x32\x1c.google.protobuf.StringValue\x12\x38\n\x14use_shipping_account\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.BoolValue\x12+\n\x05notes\x18\x0c \x01(\x0b\x32\x1c.google.protobuf.StringValue\x12\x37\n\x11\x63heckout_draft_id\x18\r \x01(\x0b\x32\x1c.google.protobuf.StringValue\x12.\n\x08\x63ustomer\x18\x0e \x01(\x0b\x32\x1c.google.protobuf.StringValue\x12%\n\nline_items\x18\x0f \x03(\x0b\x32\x11.till.v1.LineItem\x12\x13\n\x0bgrand_total\x18\x10 \x01(\x01\x12/\n\x0b\x63reate_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x13 \x01(\t\"|\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\x07\n\x03NEW\x10\x01\x12\r\n\tCONFIRMED\x10\x02\x12\x0b\n\x07PICKING\x10\x03\x12\n\n\x06PACKED\x10\x04\x12\x0b\n\x07SHIPPED\x10\x05\x12\r\n\tDELIVERED\x10\x06\x12\r\n\tCANCELLED\x10\x07\"\x8d\x02\n\x08LineItem\x12\x15\n\rorder_item_id\x18\x01 \x01(\t\x12\x17\n\x0fprice_option_id\x18\x02 \x01(\x03\x12\x12\n\nproduct_id\x18\x03 \x01(\x03\x12\x10\n\x08quantity\x18\x04 \x01(\x05\x12\r\n\x05price\x18\x05 \x01(\x01\x12\x31\n\x0boption_code\x18\x06 \x01(\x0b\x32\x1c.google.protobuf.StringValue\x12*\n\x04\x64\x61te\x18\x07 \x01(\x0b\x32\x1c.google.protobuf.StringValue\x12)\n\x03sku\x18\x08 \x01(\x0b\x32\x1c.google.protobuf.StringValue\x12\x12\n\nline_total\x18\t \x01(\x01\"#\n\x0fGetOrderRequest\x12\x10\n\x08order_id\x18\x01 \x01(\x03\"\xde\x01\n\x17SubmitStoreOrderRequest\x12&\n\x08store_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xff\x01R\x08store_id\x12&\n\x08order_id\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xff\x01R\x08order_id\x12$\n\x07user_id\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xff\x01R\x07user_id\x12=\n\x0bgrand_total\x18\x04 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\xa2\x94\x1amB)\x00\x00\x00\x00\x00\x00\x00\x00@\x01H\x00R\x0bgrand_totalB\x0e\n\x05total\x12\x05\xbaH\x02\x08\x01\"Z\n\x18SubmitStoreOrderResponse\x12\x13\n\x0bstatus_code\x18\x01 \x01(\x05\x12)\n\x04\x62ody\x18\x02 \x01(\x0b\x32\x1b.till.v1.SimpleOrderMessage\"k\n\x1bListRecentUserOrdersRequest\x12$\n\x07user_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xff\x01R\x07user_id\x12&\n\x08store_id\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xff\x01R\x08store_id\"\x82\x01\n\x1cListRecentUserOrdersResponse\x12\x13\n\x0bstatus_code\x18\x01 \x01(\x05\x12\"\n\x06orders\x18\x02 \x03(\x0b\x32\x12.till.v1.UserOrder\x12)\n\x04\x62ody\x18\x03 \x01(\x0b\x32\x1b.till.v1.SimpleOrderMessage\"\x92\x01\n\tUserOrder\x12\x18\n\x07user_id\x18\x01 \x01(\tR\x07user_id\x12 \n\x0bgrand_total\x18\x02 \x01(\x01R\x0bgrand_total\x12\x1a\n\x08order_id\x18\x03 \x01(\tR\x08order_id\x12\x1a\n\x08store_id\x18\x04 \x01(\tR\x08store_id\x12\x11\n\ttimestamp\x18\x05 \x01(\t\"%\n\x12SimpleOrderMessage\x12\x0f\n\x07message\x18\x01 \x01(\t\"6\n\x10SimpleOrderError\x12\x13\n\x0bstatus_code\x18\x01 \x01(\x05\x12\r\n\x05\x65rror\x18\x02 \x01(\t2\xa4\x03\n\x0cOrderService\x12N\n\x0b\x43reateOrder\x12\x1b.till.v1.CreateOrderRequest\x1a\x0e.till.v1.Order\"\x12\x82\xd3\xe4\x93\x02\x0c\"\x07/orders:\x01*\x12S\n\x08GetOrder\x12\x18.till.v1.GetOrderRequest\x1a\x0e.till.v1.Order\"\x1d\x90\x02\x01\x82\xd3\xe4\x93\x02\x14\x12\x12/orders/{order_id}\x12n\n\x10SubmitStoreOrder\x12 .till.v1.SubmitStoreOrderRequest\x1a!.till.v1.SubmitStoreOrderResponse\"\x15\x82\xd3\xe4\x93\x02\x0f\"\n/new-order:\x01*\x12\x7f\n\x14ListRecentUserOrders\x12$.till.v1.ListRecentUserOrdersRequest\x1a%.till.v1.ListRecentUserOrdersResponse\"\x1a\x90\x02\x01\x82\xd3\xe4\x93\x02\x11\"\x0c/user-orders:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,6 +53,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEORDERREQUEST'].fields_by_name['quote_items']._serialized_options = b'\272H\006\222\001\003\020\364\003'
   _globals['_CREATEORDERREQUEST'].fields_by_name['checkout_draft_id']._loaded_options = None
   _globals['_CREATEORDERREQUEST'].fields_by_name['checkout_draft_id']._serialized_options = b'\272H\005r\003\030\377\001'
+  _globals['_CREATEORDERREQUEST'].fields_by_name['hold_id']._loaded_options = None
+  _globals['_CREATEORDERREQUEST'].fields_by_name['hold_id']._serialized_options = b'\272H\004r\002\030@'
   _globals['_QUOTEITEM'].fields_by_name['price_option_id']._loaded_options = None
   _globals['_QUOTEITEM'].fields_by_name['price_option_id']._serialized_options = b'\272H\004\"\002(\000'
   _globals['_QUOTEITEM'].fields_by_name['product_id']._loaded_options = None
@@ -67,6 +69,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_QUOTEITEM'].fields_by_name['date']._serialized_options = b'\272Hw\272\001t\n\004date\022\031must be a day, YYYY-MM-DD\032Qthis == \'\' || this.matches(\'^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$\')'
   _globals['_QUOTEITEM'].fields_by_name['sku']._loaded_options = None
   _globals['_QUOTEITEM'].fields_by_name['sku']._serialized_options = b'\272H\005r\003\030\377\001'
+  _globals['_SUBMITSTOREORDERREQUEST'].oneofs_by_name['total']._loaded_options = None
+  _globals['_SUBMITSTOREORDERREQUEST'].oneofs_by_name['total']._serialized_options = b'\272H\002\010\001'
   _globals['_SUBMITSTOREORDERREQUEST'].fields_by_name['store_id']._loaded_options = None
   _globals['_SUBMITSTOREORDERREQUEST'].fields_by_name['store_id']._serialized_options = b'\272H\007r\005\020\001\030\377\001'
   _globals['_SUBMITSTOREORDERREQUEST'].fields_by_name['order_id']._loaded_options = None
@@ -74,7 +78,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SUBMITSTOREORDERREQUEST'].fields_by_name['user_id']._loaded_options = None
   _globals['_SUBMITSTOREORDERREQUEST'].fields_by_name['user_id']._serialized_options = b'\272H\007r\005\020\001\030\377\001'
   _globals['_SUBMITSTOREORDERREQUEST'].fields_by_name['grand_total']._loaded_options = None
-  _globals['_SUBMITSTOREORDERREQUEST'].fields_by_name['grand_total']._serialized_options = b'\272H\031\022\024\031\000\000\000\242\224\032mB)\000\000\000\000\000\000\000\000@\001\310\001\001'
+  _globals['_SUBMITSTOREORDERREQUEST'].fields_by_name['grand_total']._serialized_options = b'\272H\026\022\024\031\000\000\000\242\224\032mB)\000\000\000\000\000\000\000\000@\001'
   _globals['_LISTRECENTUSERORDERSREQUEST'].fields_by_name['user_id']._loaded_options = None
   _globals['_LISTRECENTUSERORDERSREQUEST'].fields_by_name['user_id']._serialized_options = b'\272H\007r\005\020\001\030\377\001'
   _globals['_LISTRECENTUSERORDERSREQUEST'].fields_by_name['store_id']._loaded_options = None
@@ -88,31 +92,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ORDERSERVICE'].methods_by_name['ListRecentUserOrders']._loaded_options = None
   _globals['_ORDERSERVICE'].methods_by_name['ListRecentUserOrders']._serialized_options = b'\220\002\001\202\323\344\223\002\021\"\014/user-orders:\001*'
   _globals['_CREATEORDERREQUEST']._serialized_start=157
-  _globals['_CREATEORDERREQUEST']._serialized_end=603
-  _globals['_QUOTEITEM']._serialized_start=606
-  _globals['_QUOTEITEM']._serialized_end=945
-  _globals['_ORDER']._serialized_start=948
-  _globals['_ORDER']._serialized_end=1875
-  _globals['_ORDER_STATUS']._serialized_start=1751
-  _globals['_ORDER_STATUS']._serialized_end=1875
-  _globals['_LINEITEM']._serialized_start=1878
-  _globals['_LINEITEM']._serialized_end=2147
-  _globals['_GETORDERREQUEST']._serialized_start=2149
-  _globals['_GETORDERREQUEST']._serialized_end=2184
-  _globals['_SUBMITSTOREORDERREQUEST']._serialized_start=2187
-  _globals['_SUBMITSTOREORDERREQUEST']._serialized_end=2405
-  _globals['_SUBMITSTOREORDERRESPONSE']._serialized_start=2407
-  _globals['_SUBMITSTOREORDERRESPONSE']._serialized_end=2497
-  _globals['_LISTRECENTUSERORDERSREQUEST']._serialized_start=2499
-  _globals['_LISTRECENTUSERORDERSREQUEST']._serialized_end=2606
-  _globals['_LISTRECENTUSERORDERSRESPONSE']._serialized_start=2609
-  _globals['_LISTRECENTUSERORDERSRESPONSE']._serialized_end=2739
-  _globals['_USERORDER']._serialized_start=2742
-  _globals['_USERORDER']._serialized_end=2888
-  _globals['_SIMPLEORDERMESSAGE']._serialized_start=2890
-  _globals['_SIMPLEORDERMESSAGE']._serialized_end=2927
-  _globals['_SIMPLEORDERERROR']._serialized_start=2929
-  _globals['_SIMPLEORDERERROR']._serialized_end=2983
-  _globals['_ORDERSERVICE']._serialized_start=2986
-  _globals['_ORDERSERVICE']._serialized_end=3406
+  _globals['_CREATEORDERREQUEST']._serialized_end=619
+  _globals['_QUOTEITEM']._serialized_start=622
+  _globals['_QUOTEITEM']._serialized_end=961
+  _globals['_ORDER']._serialized_start=964
+  _globals['_ORDER']._serialized_end=1891
+  _globals['_ORDER_STATUS']._serialized_start=1767
+  _globals['_ORDER_STATUS']._serialized_end=1891
+  _globals['_LINEITEM']._serialized_start=1894
+  _globals['_LINEITEM']._serialized_end=2163
+  _globals['_GETORDERREQUEST']._serialized_start=2165
+  _globals['_GETORDERREQUEST']._serialized_end=2200
+  _globals['_SUBMITSTOREORDERREQUEST']._serialized_start=2203
+  _globals['_SUBMITSTOREORDERREQUEST']._serialized_end=2425
+  _globals['_SUBMITSTOREORDERRESPONSE']._serialized_start=2427
+  _globals['_SUBMITSTOREORDERRESPONSE']._serialized_end=2517
+  _globals['_LISTRECENTUSERORDERSREQUEST']._serialized_start=2519
+  _globals['_LISTRECENTUSERORDERSREQUEST']._serialized_end=2626
+  _globals['_LISTRECENTUSERORDERSRESPONSE']._serialized_start=2629
+  _globals['_LISTRECENTUSERORDERSRESPONSE']._serialized_end=2759
+  _globals['_USERORDER']._serialized_start=2762
+  _globals['_USERORDER']._serialized_end=2908
+  _globals['_SIMPLEORDERMESSAGE']._serialized_start=2910
+  _globals['_SIMPLEORDERMESSAGE']._serialized_end=2947
+  _globals['_SIMPLEORDERERROR']._serialized_start=2949
+  _globals['_SIMPLEORDERERROR']._serialized_end=3003
+  _globals['_ORDERSERVICE']._serialized_start=3006
+  _globals['_ORDERSERVICE']._serialized_end=3426
 # @@protoc_insertion_point(module_scope)

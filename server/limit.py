@@ -1,0 +1,39 @@
+"""Limits that keep one caller from starving the others, and all of them from drowning the
+server.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from server.errors import RateLimited
+from storage.errors import Overloaded
+
+
+class Limits:
+    """A token bucket for every client, and a bound on the calls in flight."""
+
+    def __init__(self, rate_per_second: float, burst: int, calls_max: int) -> None:
+        self._rate, self._burst, self._calls_max = rate_per_second, burst, calls_max
+        self._buckets: dict[str, tuple[float, float]] = {}
+        self._calls = 0
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """Counts a call while it runs. Raises Overloaded when there are too many."""
+        if self._calls >= self._calls_max:
+            raise Overloaded("the server has too many calls in flight")
+        self._calls += 1
+        try:
+            yield
+        finally:
+            self._calls -= 1
+
+    def spend(self, client: str) -> None:
+        """Takes one token of a client. Raises RateLimited, saying when there will be one again."""
+        now = time.monotonic()
+        tokens, filled = self._buckets.get(client, (float(self._burst), now))
+        tokens = min(float(self._burst), tokens + (now - filled) * self._rate)
+        if tokens < 1:
+            raise RateLimited(self._burst, (1 - tokens) / self._rate)
+        self._buckets[client] = (tokens - 1, now)
