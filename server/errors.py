@@ -93,10 +93,12 @@ class Failure:
     details: list[Message] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     headers: tuple[tuple[str, str], ...] = ()
+    metadata: dict[str, str] = field(default_factory=dict)
 
     def status(self, method: str) -> Status:
         """Returns the failure as google.rpc.Status, the document's body last."""
-        details = [*self.details, ErrorInfo(reason=self.reason, domain=DOMAIN)]
+        info = ErrorInfo(reason=self.reason, domain=DOMAIN, metadata=self.metadata)
+        details = [*self.details, info]
         if body := _BODIES.get(method):
             details.append(body(self))
         return Status(
@@ -117,9 +119,11 @@ TABLE: dict[type[Exception], tuple[StatusCode, str]] = {
     store.NoOrders: (StatusCode.FAILED_PRECONDITION, "NO_ORDERS"),
     store.OutOfStock: (StatusCode.FAILED_PRECONDITION, "OUT_OF_STOCK"),
     store.DraftNotOrderable: (StatusCode.FAILED_PRECONDITION, "DRAFT_NOT_ORDERABLE"),
+    store.DraftNotOpen: (StatusCode.FAILED_PRECONDITION, "DRAFT_NOT_OPEN"),
     store.BelowCommitted: (StatusCode.FAILED_PRECONDITION, "BELOW_COMMITTED"),
     CheckoutRefused: (StatusCode.FAILED_PRECONDITION, "CHECKOUT_INVALID"),
     RateLimited: (StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED"),
+    store.EtagMismatch: (StatusCode.ABORTED, "ETAG_MISMATCH"),
     store.ClientNotUsable: (StatusCode.FAILED_PRECONDITION, "CLIENT_NOT_USABLE"),
     store.Overloaded: (StatusCode.UNAVAILABLE, "OVERLOADED"),
     store.OutcomeUnknown: (StatusCode.UNAVAILABLE, "OUTCOME_UNKNOWN"),
@@ -158,6 +162,8 @@ def explain(error: Exception, request_id: str) -> Failure:
         return Failure(StatusCode.INTERNAL, "INTERNAL", f"internal error, request id {request_id}")
     code, reason = known
     failure = Failure(code, reason, str(error), _details(error), headers=_headers(error))
+    if isinstance(error, store.EtagMismatch):
+        failure.metadata = {"etag": error.etag}
     if isinstance(error, CheckoutRefused):
         failure.faults = error.faults
         if any(fault.code in _OF_THE_REQUEST for fault in error.faults):
