@@ -125,6 +125,7 @@ TABLE: dict[type[Exception], tuple[StatusCode, str]] = {
     store.NoOrders: (StatusCode.FAILED_PRECONDITION, "NO_ORDERS"),
     store.OutOfStock: (StatusCode.FAILED_PRECONDITION, "OUT_OF_STOCK"),
     store.DraftNotOrderable: (StatusCode.FAILED_PRECONDITION, "DRAFT_NOT_ORDERABLE"),
+    store.DraftNotOpen: (StatusCode.FAILED_PRECONDITION, "DRAFT_NOT_OPEN"),
     store.BelowCommitted: (StatusCode.FAILED_PRECONDITION, "BELOW_COMMITTED"),
     CheckoutRefused: (StatusCode.FAILED_PRECONDITION, "CHECKOUT_INVALID"),
     RateLimited: (StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED"),

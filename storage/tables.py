@@ -226,11 +226,16 @@ class Draft(Row):
     """A basket: open until an order takes it."""
 
     draft = VarcharField()
+    display_name = VarcharField(default="")
     order_id = BigIntegerField(null=True)
+    delete_ms = BigIntegerField(null=True)
+    revision = IntegerField(default=1)
     create_ms = BigIntegerField()
+    update_ms = BigIntegerField()
 
     class Meta:
         primary_key = CompositeKey("tenant", "draft")
+        constraints = (Check("order_id IS NULL OR delete_ms IS NULL"),)
 
 
 class DraftItem(Row):
@@ -364,6 +369,7 @@ class Checkout(Row):
 
     class Meta:
         primary_key = CompositeKey("tenant", "external_number")
+        indexes = ((("tenant", "store", "external_number"), False),)
 
 
 class CheckoutItem(Row):
