@@ -60,10 +60,21 @@ _SERVICES = {
         "GetDraftItem": Rule(Needs.DEFAULT),
         "ListDraftItems": Rule(Needs.DEFAULT),
     },
+    "till.v1.DraftService": {
+        "GetDraft": Rule(Needs.DEFAULT),
+        "ListDrafts": Rule(Needs.DEFAULT),
+        "UpdateDraft": Rule(Needs.DEFAULT),
+        "DeleteDraft": Rule(Needs.DEFAULT),
+        "UndeleteDraft": Rule(Needs.DEFAULT),
+        "UpdateDraftItem": Rule(Needs.DEFAULT),
+        "DeleteDraftItem": Rule(Needs.DEFAULT),
+        "UndeleteDraftItem": Rule(Needs.DEFAULT),
+    },
     "till.v1.CheckoutService": {
         "RecordCheckout": Rule(Needs.DEFAULT),
         "RecordCustomCheckout": Rule(Needs.DEFAULT),
         "GetCheckout": Rule(Needs.DEFAULT),
+        "ListCheckouts": Rule(Needs.TOKEN, OPERATOR),
         "GetProtocol": Rule(Needs.DEFAULT),
     },
     "till.v1.InventoryService": {

@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from till.v1 import (
     checkout_pb2_grpc,
     draft_item_pb2_grpc,
+    draft_pb2_grpc,
     inventory_pb2_grpc,
     lifecycle_pb2_grpc,
     order_pb2_grpc,
@@ -29,9 +30,10 @@ from server.access import Access
 from server.call import Gate
 from server.checkout import CheckoutServicer
 from server.config import ROOT, Config
+from server.draft import DraftServicer
 from server.draft_item import DraftItemServicer
-from server.draft_item import message as item_message
 from server.inventory import InventoryServicer
+from server.item import item_message
 from server.lifecycle import LifecycleServicer
 from server.limit import Limits
 from server.operation import OperationsServicer
@@ -49,6 +51,7 @@ SERVICES = (
     "till.v1.OrderService",
     "till.v1.CheckoutService",
     "till.v1.DraftItemService",
+    "till.v1.DraftService",
     "till.v1.InventoryService",
     "till.v1.StoreService",
     "till.v1.LifecycleService",
@@ -145,6 +148,7 @@ def _register(server: grpc.aio.Server, engine: Engine, worker: Worker, config: C
     draft_item_pb2_grpc.add_DraftItemServiceServicer_to_server(
         DraftItemServicer(engine, worker), gate
     )
+    draft_pb2_grpc.add_DraftServiceServicer_to_server(DraftServicer(engine), gate)
     inventory_pb2_grpc.add_InventoryServiceServicer_to_server(InventoryServicer(engine), gate)
     store_pb2_grpc.add_StoreServiceServicer_to_server(StoreServicer(engine), gate)
     lifecycle_pb2_grpc.add_LifecycleServiceServicer_to_server(LifecycleServicer(engine), gate)

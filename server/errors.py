@@ -125,6 +125,7 @@ TABLE: dict[type[Exception], tuple[StatusCode, str]] = {
     store.NoOrders: (StatusCode.FAILED_PRECONDITION, "NO_ORDERS"),
     store.OutOfStock: (StatusCode.FAILED_PRECONDITION, "OUT_OF_STOCK"),
     store.DraftNotOrderable: (StatusCode.FAILED_PRECONDITION, "DRAFT_NOT_ORDERABLE"),
+    store.DraftNotOpen: (StatusCode.FAILED_PRECONDITION, "DRAFT_NOT_OPEN"),
     store.BelowCommitted: (StatusCode.FAILED_PRECONDITION, "BELOW_COMMITTED"),
     CheckoutRefused: (StatusCode.FAILED_PRECONDITION, "CHECKOUT_INVALID"),
     RateLimited: (StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED"),
@@ -226,7 +227,7 @@ def _shortage(error: store.OutOfStock) -> PreconditionFailure:
 
 
 def _fitting(told: Sequence[Iterable[str]]) -> list[list[str]]:
-    """Returns the first of these that a header has room for, at least one, their texts cut short."""
+    """Returns the first of these that a header has room for, at least one, cut short."""
     kept: list[list[str]] = []
     room = DETAILS_BYTES_MAX
     for texts in told[:DETAILS_MAX]:

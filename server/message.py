@@ -9,7 +9,7 @@ from till.v1 import order_pb2 as pb
 
 from server import wire
 from storage import money
-from storage.inventory import etag_of, remain
+from storage.inventory import remain
 from storage.tables import Inventory, Order, OrderItem
 
 
@@ -69,5 +69,5 @@ def inventory(row: Inventory) -> stock.Inventory:
         remain_quantity=remain(row),
         ordered_quantity=row.ordered,
         held_quantity=row.held,
-        etag=etag_of(row),
+        etag=wire.etag(row.revision),
     )

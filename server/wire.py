@@ -8,6 +8,7 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from server.errors import InvalidRequest
+from storage.revision import etag as etag
 
 PAGE_SIZE = 100
 """Rows in a page when the caller does not say."""
@@ -21,11 +22,6 @@ def timestamp(epoch_ms: int) -> Timestamp:
 def moment(epoch_ms: int) -> str:
     """Returns a time as RFC 3339, UTC."""
     return datetime.fromtimestamp(epoch_ms / 1000, UTC).isoformat(timespec="milliseconds")
-
-
-def etag(revision: int) -> str:
-    """Returns the etag of a row's revision."""
-    return f'"{revision}"'
 
 
 def page_token(position: Any) -> str:

@@ -65,6 +65,16 @@ def get(
     return checkout, [(item, *_packed(item)) for item in _items(checkout)]
 
 
+def list_page(tenant: int, store: str, after: str, size: int) -> list[Checkout]:
+    """Returns up to `size` checkouts whose external number follows `after`, by it; of one store, or
+    of all when `store` is empty.
+    """
+    wanted = (Checkout.tenant == tenant) & (Checkout.external_number > after)
+    if store:
+        wanted &= Checkout.store == store
+    return list(Checkout.select().where(wanted).order_by(Checkout.external_number).limit(size))
+
+
 def _packed(item: CheckoutItem) -> tuple[Order, OrderItem]:
     found, lines = order.get(item.tenant, item.order_id)
     return found, next(line for line in lines if line.order_item_id == item.order_item_id)

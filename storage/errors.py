@@ -34,7 +34,11 @@ class NoOrders(Refusal):
 
 
 class DraftNotOrderable(Refusal):
-    """The draft is unknown, has no active items, or was ordered before."""
+    """The draft is unknown or deleted, has no active items, or was ordered before."""
+
+
+class DraftNotOpen(Refusal):
+    """The draft is ordered or deleted."""
 
 
 class BelowCommitted(Refusal):

@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from datetime import UTC, datetime
 
 _EPOCH_MS = 1_767_225_600_000  # 2026-01-01
 _SEQUENCE_BITS = 10  # 1024 a millisecond; below 10^15, where doubles get exponents, until 2056
@@ -13,6 +14,11 @@ _last = 0
 def now_ms() -> int:
     """Returns the time in epoch milliseconds, UTC."""
     return time.time_ns() // 1_000_000
+
+
+def now_text() -> str:
+    """Returns the time as RFC 3339, UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def new_id() -> int:

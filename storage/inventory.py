@@ -4,7 +4,7 @@ import datetime
 import uuid
 from typing import NamedTuple
 
-from storage import event, hold, ids
+from storage import event, hold, ids, revision
 from storage.errors import BelowCommitted, EtagMismatch, InvalidField, NotFound, Race
 from storage.movement import Cause, enter
 from storage.sql import Prepared, insert, param, tuples
@@ -170,17 +170,12 @@ def adjust(tenant: int, row: Inventory, to: int, expected: int | None, cause: Ca
     """
     if expected is not None and row.max_quantity != expected:
         text = f"max_quantity is {row.max_quantity}, not {expected}"
-        raise EtagMismatch(etag_of(row), text)
+        raise EtagMismatch(revision.etag(row.revision), text)
     if not 0 <= to <= MAX_UNITS:
         raise InvalidField("delta", "would leave the bounds of max_quantity")
     if row.max_quantity != to:
         _move_max(row, to, cause)
     return as_of_now(tenant, [row])[0]
-
-
-def etag_of(row: Inventory) -> str:
-    """Returns the etag of a row."""
-    return f'"{row.revision}"'
 
 
 def product(tenant: int, idcode: str) -> tuple[Product, dict[str, int]]:

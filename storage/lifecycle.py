@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from storage import event, ids, order
-from storage.errors import EtagMismatch, NotFound, Race, StatusNotAllowed
+from storage import event, ids, order, revision
+from storage.errors import NotFound, Race, StatusNotAllowed
 from storage.movement import Cause, move
 from storage.sql import insert
 from storage.tables import Order, OrderItem, OrderStatus
@@ -31,17 +31,12 @@ class Filter:
     before_ms: int | None = None
 
 
-def etag_of(row: Order) -> str:
-    """Returns the etag of an order."""
-    return f'"{row.revision}"'
-
-
 def transition(
     tenant: int, order_id: int, status: str, etag: str, actor: str
 ) -> tuple[Order, list[OrderItem]]:
     """Moves an order. Raises NotFound, StatusNotAllowed, EtagMismatch."""
     row, lines = order.get(tenant, order_id)
-    _refuse_etag(row, etag)
+    revision.check(etag, row.revision)
     set_status(row, status, actor)
     event.record(tenant, "order.status_changed", str(order_id), status=status)
     return row, lines
@@ -57,7 +52,7 @@ def cancel(
     row, lines = order.get(tenant, order_id)
     if row.status == "CANCELLED":
         return row, lines
-    _refuse_etag(row, etag)
+    revision.check(etag, row.revision)
     set_status(row, "CANCELLED", actor, reason)
     _give_back(row, lines, Cause(actor, f"orders/{order_id}", reason or "cancelled"))
     event.record(tenant, "order.cancelled", str(order_id), reason=reason)
@@ -133,11 +128,6 @@ def with_lines(tenant: int, rows: list[Order]) -> list[tuple[Order, list[OrderIt
     for line in OrderItem.select().where(owned).order_by(OrderItem.order_id, OrderItem.position):
         lines[line.order_id].append(line)
     return [(row, lines[row.order_id]) for row in rows]
-
-
-def _refuse_etag(row: Order, etag: str) -> None:
-    if etag and etag != etag_of(row):
-        raise EtagMismatch(etag_of(row))
 
 
 def _give_back(row: Order, lines: list[OrderItem], cause: Cause) -> None:

@@ -156,17 +156,22 @@ class HoldLine(Row):
 
 
 class Draft(Row):
-    """A basket: open until an order takes it. A new item moves the revision, so that an item and
-    an order meet at this row and one of them sees the other.
+    """A basket: open until an order takes it. `item_changes` is where a change of an item and an
+    order meet, so that one of them sees the other.
     """
 
     draft = VarcharField()
+    display_name = VarcharField(default="")
     order_id = BigIntegerField(null=True)
+    delete_ms = BigIntegerField(null=True)
+    item_changes = IntegerField(default=0)
     revision = IntegerField(default=1)
     create_ms = BigIntegerField()
+    update_ms = BigIntegerField()
 
     class Meta:
         primary_key = CompositeKey("tenant", "draft")
+        constraints = (Check("order_id IS NULL OR delete_ms IS NULL"),)
 
 
 class DraftItem(Row):
@@ -300,6 +305,7 @@ class Checkout(Row):
 
     class Meta:
         primary_key = CompositeKey("tenant", "external_number")
+        indexes = ((("tenant", "store", "external_number"), False),)
 
 
 class CheckoutItem(Row):

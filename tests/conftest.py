@@ -27,6 +27,7 @@ from mariadb import MariaDB
 from till.v1 import (
     checkout_pb2_grpc,
     draft_item_pb2_grpc,
+    draft_pb2_grpc,
     inventory_pb2_grpc,
     order_pb2_grpc,
     store_pb2_grpc,
@@ -171,6 +172,7 @@ class Stubs:
     order: Any  # the same stub is awaited on an aio channel and not on a plain one
     checkout: Any
     draft: Any
+    drafts: Any
     inventory: Any
     store: Any
     operations: Any
@@ -182,6 +184,7 @@ class Stubs:
             order_pb2_grpc.OrderServiceStub(channel),
             checkout_pb2_grpc.CheckoutServiceStub(channel),
             draft_item_pb2_grpc.DraftItemServiceStub(channel),
+            draft_pb2_grpc.DraftServiceStub(channel),
             inventory_pb2_grpc.InventoryServiceStub(channel),
             store_pb2_grpc.StoreServiceStub(channel),
             operations_pb2_grpc.OperationsStub(channel),  # type: ignore[no-untyped-call]

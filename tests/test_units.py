@@ -71,7 +71,7 @@ def stocked(units: int) -> tuple[str, int]:
     product = Product(tenant=1, product_code="", product_id=0, display_name="")
     options = [ProductOption(tenant=1, option_code=option, option_id=0)]
     store.create_product(product, options)
-    inventory.batch_set(1, [inventory.Setting("row", option, DAY, units, "")])
+    inventory.batch_set(1, [inventory.Setting("row", option, DAY, units, "")], "test")
     return option, units
 
 
@@ -154,7 +154,9 @@ def test_the_maximum_may_move_while_units_are_sold(url: str) -> None:
         option, _ = await engine.write(lambda: stocked(50))
         moves = [
             engine.write(
-                lambda n=n: inventory.batch_set(1, [inventory.Setting("r", option, DAY, n, "")])
+                lambda n=n: inventory.batch_set(
+                    1, [inventory.Setting("r", option, DAY, n, "")], "test"
+                )
             )
             for n in range(60, 80)
         ]

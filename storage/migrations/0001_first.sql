@@ -119,10 +119,15 @@ CREATE INDEX `holdline_active_expire_ms` ON `hold_lines` (`active`, `expire_ms`)
 CREATE TABLE `drafts` (
   `tenant` INTEGER NOT NULL,
   `draft` VARCHAR(255) NOT NULL,
+  `display_name` VARCHAR(255) NOT NULL,
   `order_id` BIGINT,
+  `delete_ms` BIGINT,
+  `item_changes` INTEGER NOT NULL,
   `revision` INTEGER NOT NULL,
   `create_ms` BIGINT NOT NULL,
-  PRIMARY KEY (`tenant`, `draft`)
+  `update_ms` BIGINT NOT NULL,
+  PRIMARY KEY (`tenant`, `draft`),
+  CHECK (order_id IS NULL OR delete_ms IS NULL)
 ) WITHOUT ROWID;
 CREATE TABLE `draft_items` (
   `tenant` INTEGER NOT NULL,
@@ -227,6 +232,7 @@ CREATE TABLE `checkouts` (
   `update_ms` BIGINT NOT NULL,
   PRIMARY KEY (`tenant`, `external_number`)
 ) WITHOUT ROWID;
+CREATE INDEX `checkout_tenant_store_external_number` ON `checkouts` (`tenant`, `store`, `external_number`);
 CREATE TABLE `checkout_items` (
   `tenant` INTEGER NOT NULL,
   `external_number` VARCHAR(255) NOT NULL,

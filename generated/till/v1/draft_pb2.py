@@ -29,7 +29,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from till.v1 import draft_item_pb2 as till_dot_v1_dot_draft__item__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13till/v1/draft.proto\x12\x07till.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18till/v1/draft_item.proto\"\xb3\x02\n\x05\x44raft\x12\x36\n\x11\x63heckout_draft_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01R\x11\x63heckout_draft_id\x12,\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01R\x0c\x64isplay_name\x12\x1a\n\x08order_id\x18\x03 \x01(\x03R\x08order_id\x12\x1e\n\nis_deleted\x18\x04 \x01(\x08R\nis_deleted\x12<\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x63reate_time\x12<\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0bupdate_time\x12\x0c\n\x04\x65tag\x18\x07 \x01(\t\"H\n\x0fGetDraftRequest\x12\x35\n\x11\x63heckout_draft_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01R\x11\x63heckout_draft_id\"\x81\x01\n\x11ListDraftsRequest\x12\"\n\x0cshow_deleted\x18\x01 \x01(\x08R\x0cshow_deleted\x12(\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\tpage_size\x12\x1e\n\npage_token\x18\x03 \x01(\tR\npage_token\"^\n\x12ListDraftsResponse\x12\x1e\n\x06\x64rafts\x18\x01 \x03(\x0b\x32\x0e.till.v1.Draft\x12(\n\x0fnext_page_token\x18\x02 \x01(\tR\x0fnext_page_token\"y\n\x12UpdateDraftRequest\x12%\n\x05\x64raft\x18\x01 \x01(\x0b\x32\x0e.till.v1.DraftB\x06\xbaH\x03\xc8\x01\x01\x12<\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\x0bupdate_mask\"Y\n\x12\x44\x65leteDraftRequest\x12\x35\n\x11\x63heckout_draft_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01R\x11\x63heckout_draft_id\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"[\n\x14UndeleteDraftRequest\x12\x35\n\x11\x63heckout_draft_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01R\x11\x63heckout_draft_id\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"\x80\x01\n\x16UpdateDraftItemRequest\x12(\n\x04item\x18\x01 \x01(\x0b\x32\x12.till.v1.DraftItemB\x06\xbaH\x03\xc8\x01\x01\x12<\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\x0bupdate_mask\"g\n\x16\x44\x65leteDraftItemRequest\x12?\n\x16\x63heckout_draft_item_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01R\x16\x63heckout_draft_item_id\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"i\n\x18UndeleteDraftItemRequest\x12?\n\x16\x63heckout_draft_item_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01R\x16\x63heckout_draft_item_id\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t2\xaa\x07\n\x0c\x44raftService\x12_\n\x08GetDraft\x12\x18.till.v1.GetDraftRequest\x1a\x0e.till.v1.Draft\")\x90\x02\x01\x82\xd3\xe4\x93\x02 \x12\x1e/v1/drafts/{checkout_draft_id}\x12\\\n\nListDrafts\x12\x1a.till.v1.ListDraftsRequest\x1a\x1b.till.v1.ListDraftsResponse\"\x15\x90\x02\x01\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/drafts\x12o\n\x0bUpdateDraft\x12\x1b.till.v1.UpdateDraftRequest\x1a\x0e.till.v1.Draft\"3\x82\xd3\xe4\x93\x02-2$/v1/drafts/{draft.checkout_draft_id}:\x05\x64raft\x12\x65\n\x0b\x44\x65leteDraft\x12\x1b.till.v1.DeleteDraftRequest\x1a\x0e.till.v1.Draft\")\x90\x02\x02\x82\xd3\xe4\x93\x02 *\x1e/v1/drafts/{checkout_draft_id}\x12u\n\rUndeleteDraft\x12\x1d.till.v1.UndeleteDraftRequest\x1a\x0e.till.v1.Draft\"5\x90\x02\x02\x82\xd3\xe4\x93\x02,\"\'/v1/drafts/{checkout_draft_id}:undelete:\x01*\x12\x82\x01\n\x0fUpdateDraftItem\x12\x1f.till.v1.UpdateDraftItemRequest\x1a\x12.till.v1.DraftItem\":\x82\xd3\xe4\x93\x02\x34\x32,/v1/draftItems/{item.checkout_draft_item_id}:\x04item\x12z\n\x0f\x44\x65leteDraftItem\x12\x1f.till.v1.DeleteDraftItemRequest\x1a\x12.till.v1.DraftItem\"2\x90\x02\x02\x82\xd3\xe4\x93\x02)*\'/v1/draftItems/{checkout_draft_item_id}\x12\x8a\x01\n\x11UndeleteDraftItem\x12!.till.v1.UndeleteDraftItemRequest\x1a\x12.till.v1.DraftItem\">\x90\x02\x02\x82\xd3\xe4\x93\x02\x35\"0/v1/draftItems/{checkout_draft_item_id}:undelete:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13till/v1/draft.proto\x12\x07till.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18till/v1/draft_item.proto\"\xcd\x02\n\x05\x44raft\x12\x38\n\x11\x63heckout_draft_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xff\x01R\x11\x63heckout_draft_id\x12.\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01H\x00R\x0c\x64isplay_name\x12\x1a\n\x08order_id\x18\x03 \x01(\x03R\x08order_id\x12\x1e\n\nis_deleted\x18\x04 \x01(\x08R\nis_deleted\x12<\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x63reate_time\x12<\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0bupdate_time\x12\x0c\n\x04\x65tag\x18\x07 \x01(\tB\x14\n\x12maybe_display_name\"H\n\x0fGetDraftRequest\x12\x35\n\x11\x63heckout_draft_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01R\x11\x63heckout_draft_id\"\x81\x01\n\x11ListDraftsRequest\x12\"\n\x0cshow_deleted\x18\x01 \x01(\x08R\x0cshow_deleted\x12(\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\tpage_size\x12\x1e\n\npage_token\x18\x03 \x01(\tR\npage_token\"^\n\x12ListDraftsResponse\x12\x1e\n\x06\x64rafts\x18\x01 \x03(\x0b\x32\x0e.till.v1.Draft\x12(\n\x0fnext_page_token\x18\x02 \x01(\tR\x0fnext_page_token\"y\n\x12UpdateDraftRequest\x12%\n\x05\x64raft\x18\x01 \x01(\x0b\x32\x0e.till.v1.DraftB\x06\xbaH\x03\xc8\x01\x01\x12<\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\x0bupdate_mask\"Y\n\x12\x44\x65leteDraftRequest\x12\x35\n\x11\x63heckout_draft_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01R\x11\x63heckout_draft_id\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"[\n\x14UndeleteDraftRequest\x12\x35\n\x11\x63heckout_draft_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01R\x11\x63heckout_draft_id\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"\x80\x01\n\x16UpdateDraftItemRequest\x12(\n\x04item\x18\x01 \x01(\x0b\x32\x12.till.v1.DraftItemB\x06\xbaH\x03\xc8\x01\x01\x12<\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\x0bupdate_mask\"g\n\x16\x44\x65leteDraftItemRequest\x12?\n\x16\x63heckout_draft_item_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01R\x16\x63heckout_draft_item_id\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"i\n\x18UndeleteDraftItemRequest\x12?\n\x16\x63heckout_draft_item_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01R\x16\x63heckout_draft_item_id\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t2\xaa\x07\n\x0c\x44raftService\x12_\n\x08GetDraft\x12\x18.till.v1.GetDraftRequest\x1a\x0e.till.v1.Draft\")\x90\x02\x01\x82\xd3\xe4\x93\x02 \x12\x1e/v1/drafts/{checkout_draft_id}\x12\\\n\nListDrafts\x12\x1a.till.v1.ListDraftsRequest\x1a\x1b.till.v1.ListDraftsResponse\"\x15\x90\x02\x01\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/drafts\x12o\n\x0bUpdateDraft\x12\x1b.till.v1.UpdateDraftRequest\x1a\x0e.till.v1.Draft\"3\x82\xd3\xe4\x93\x02-2$/v1/drafts/{draft.checkout_draft_id}:\x05\x64raft\x12\x65\n\x0b\x44\x65leteDraft\x12\x1b.till.v1.DeleteDraftRequest\x1a\x0e.till.v1.Draft\")\x90\x02\x02\x82\xd3\xe4\x93\x02 *\x1e/v1/drafts/{checkout_draft_id}\x12u\n\rUndeleteDraft\x12\x1d.till.v1.UndeleteDraftRequest\x1a\x0e.till.v1.Draft\"5\x90\x02\x02\x82\xd3\xe4\x93\x02,\"\'/v1/drafts/{checkout_draft_id}:undelete:\x01*\x12\x82\x01\n\x0fUpdateDraftItem\x12\x1f.till.v1.UpdateDraftItemRequest\x1a\x12.till.v1.DraftItem\":\x82\xd3\xe4\x93\x02\x34\x32,/v1/draftItems/{item.checkout_draft_item_id}:\x04item\x12z\n\x0f\x44\x65leteDraftItem\x12\x1f.till.v1.DeleteDraftItemRequest\x1a\x12.till.v1.DraftItem\"2\x90\x02\x02\x82\xd3\xe4\x93\x02)*\'/v1/draftItems/{checkout_draft_item_id}\x12\x8a\x01\n\x11UndeleteDraftItem\x12!.till.v1.UndeleteDraftItemRequest\x1a\x12.till.v1.DraftItem\">\x90\x02\x02\x82\xd3\xe4\x93\x02\x35\"0/v1/draftItems/{checkout_draft_item_id}:undelete:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,7 +37,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'till.v1.draft_pb2', _global
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_DRAFT'].fields_by_name['checkout_draft_id']._loaded_options = None
-  _globals['_DRAFT'].fields_by_name['checkout_draft_id']._serialized_options = b'\272H\005r\003\030\377\001'
+  _globals['_DRAFT'].fields_by_name['checkout_draft_id']._serialized_options = b'\272H\007r\005\020\001\030\377\001'
   _globals['_DRAFT'].fields_by_name['display_name']._loaded_options = None
   _globals['_DRAFT'].fields_by_name['display_name']._serialized_options = b'\272H\005r\003\030\377\001'
   _globals['_GETDRAFTREQUEST'].fields_by_name['checkout_draft_id']._loaded_options = None
@@ -73,25 +73,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DRAFTSERVICE'].methods_by_name['UndeleteDraftItem']._loaded_options = None
   _globals['_DRAFTSERVICE'].methods_by_name['UndeleteDraftItem']._serialized_options = b'\220\002\002\202\323\344\223\0025\"0/v1/draftItems/{checkout_draft_item_id}:undelete:\001*'
   _globals['_DRAFT']._serialized_start=185
-  _globals['_DRAFT']._serialized_end=492
-  _globals['_GETDRAFTREQUEST']._serialized_start=494
-  _globals['_GETDRAFTREQUEST']._serialized_end=566
-  _globals['_LISTDRAFTSREQUEST']._serialized_start=569
-  _globals['_LISTDRAFTSREQUEST']._serialized_end=698
-  _globals['_LISTDRAFTSRESPONSE']._serialized_start=700
-  _globals['_LISTDRAFTSRESPONSE']._serialized_end=794
-  _globals['_UPDATEDRAFTREQUEST']._serialized_start=796
-  _globals['_UPDATEDRAFTREQUEST']._serialized_end=917
-  _globals['_DELETEDRAFTREQUEST']._serialized_start=919
-  _globals['_DELETEDRAFTREQUEST']._serialized_end=1008
-  _globals['_UNDELETEDRAFTREQUEST']._serialized_start=1010
-  _globals['_UNDELETEDRAFTREQUEST']._serialized_end=1101
-  _globals['_UPDATEDRAFTITEMREQUEST']._serialized_start=1104
-  _globals['_UPDATEDRAFTITEMREQUEST']._serialized_end=1232
-  _globals['_DELETEDRAFTITEMREQUEST']._serialized_start=1234
-  _globals['_DELETEDRAFTITEMREQUEST']._serialized_end=1337
-  _globals['_UNDELETEDRAFTITEMREQUEST']._serialized_start=1339
-  _globals['_UNDELETEDRAFTITEMREQUEST']._serialized_end=1444
-  _globals['_DRAFTSERVICE']._serialized_start=1447
-  _globals['_DRAFTSERVICE']._serialized_end=2385
+  _globals['_DRAFT']._serialized_end=518
+  _globals['_GETDRAFTREQUEST']._serialized_start=520
+  _globals['_GETDRAFTREQUEST']._serialized_end=592
+  _globals['_LISTDRAFTSREQUEST']._serialized_start=595
+  _globals['_LISTDRAFTSREQUEST']._serialized_end=724
+  _globals['_LISTDRAFTSRESPONSE']._serialized_start=726
+  _globals['_LISTDRAFTSRESPONSE']._serialized_end=820
+  _globals['_UPDATEDRAFTREQUEST']._serialized_start=822
+  _globals['_UPDATEDRAFTREQUEST']._serialized_end=943
+  _globals['_DELETEDRAFTREQUEST']._serialized_start=945
+  _globals['_DELETEDRAFTREQUEST']._serialized_end=1034
+  _globals['_UNDELETEDRAFTREQUEST']._serialized_start=1036
+  _globals['_UNDELETEDRAFTREQUEST']._serialized_end=1127
+  _globals['_UPDATEDRAFTITEMREQUEST']._serialized_start=1130
+  _globals['_UPDATEDRAFTITEMREQUEST']._serialized_end=1258
+  _globals['_DELETEDRAFTITEMREQUEST']._serialized_start=1260
+  _globals['_DELETEDRAFTITEMREQUEST']._serialized_end=1363
+  _globals['_UNDELETEDRAFTITEMREQUEST']._serialized_start=1365
+  _globals['_UNDELETEDRAFTITEMREQUEST']._serialized_end=1470
+  _globals['_DRAFTSERVICE']._serialized_start=1473
+  _globals['_DRAFTSERVICE']._serialized_end=2411
 # @@protoc_insertion_point(module_scope)

@@ -63,11 +63,13 @@ class Draft(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "maybe_display_name", b"maybe_display_name", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkout_draft_id", b"checkout_draft_id", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "is_deleted", b"is_deleted", "order_id", b"order_id", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkout_draft_id", b"checkout_draft_id", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "is_deleted", b"is_deleted", "maybe_display_name", b"maybe_display_name", "order_id", b"order_id", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_maybe_display_name: _TypeAlias = _typing.Literal["display_name"]  # noqa: Y015
+    _WhichOneofArgType_maybe_display_name: _TypeAlias = _typing.Literal["maybe_display_name", b"maybe_display_name"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_maybe_display_name) -> _WhichOneofReturnType_maybe_display_name | None: ...
 
 Global___Draft: _TypeAlias = Draft  # noqa: Y015
 

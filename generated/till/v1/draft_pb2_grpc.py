@@ -97,7 +97,8 @@ class DraftServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateDraft(self, request, context):
-        """The UpdateDraft method changes what the mask names. Errors: NOT_FOUND; INVALID_ARGUMENT; ABORTED (other etag).
+        """The UpdateDraft method changes what the mask names.
+        Errors: NOT_FOUND; INVALID_ARGUMENT; FAILED_PRECONDITION (ordered); ABORTED (other etag).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

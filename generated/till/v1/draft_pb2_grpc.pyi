@@ -39,7 +39,9 @@ class DraftServiceStub:
     ListDrafts: _grpc.UnaryUnaryMultiCallable[_draft_pb2.ListDraftsRequest, _draft_pb2.ListDraftsResponse]
     """The ListDrafts method returns drafts by id, in pages; deleted ones only when asked for."""
     UpdateDraft: _grpc.UnaryUnaryMultiCallable[_draft_pb2.UpdateDraftRequest, _draft_pb2.Draft]
-    """The UpdateDraft method changes what the mask names. Errors: NOT_FOUND; INVALID_ARGUMENT; ABORTED (other etag)."""
+    """The UpdateDraft method changes what the mask names.
+    Errors: NOT_FOUND; INVALID_ARGUMENT; FAILED_PRECONDITION (ordered); ABORTED (other etag).
+    """
     DeleteDraft: _grpc.UnaryUnaryMultiCallable[_draft_pb2.DeleteDraftRequest, _draft_pb2.Draft]
     """The DeleteDraft method deletes a draft softly; deleted again, it is returned as it is.
     Errors: NOT_FOUND; FAILED_PRECONDITION (ordered); ABORTED (other etag).
@@ -69,7 +71,9 @@ class DraftServiceAsyncStub(DraftServiceStub):
     ListDrafts: _aio.UnaryUnaryMultiCallable[_draft_pb2.ListDraftsRequest, _draft_pb2.ListDraftsResponse]  # type: ignore[assignment]
     """The ListDrafts method returns drafts by id, in pages; deleted ones only when asked for."""
     UpdateDraft: _aio.UnaryUnaryMultiCallable[_draft_pb2.UpdateDraftRequest, _draft_pb2.Draft]  # type: ignore[assignment]
-    """The UpdateDraft method changes what the mask names. Errors: NOT_FOUND; INVALID_ARGUMENT; ABORTED (other etag)."""
+    """The UpdateDraft method changes what the mask names.
+    Errors: NOT_FOUND; INVALID_ARGUMENT; FAILED_PRECONDITION (ordered); ABORTED (other etag).
+    """
     DeleteDraft: _aio.UnaryUnaryMultiCallable[_draft_pb2.DeleteDraftRequest, _draft_pb2.Draft]  # type: ignore[assignment]
     """The DeleteDraft method deletes a draft softly; deleted again, it is returned as it is.
     Errors: NOT_FOUND; FAILED_PRECONDITION (ordered); ABORTED (other etag).
@@ -114,7 +118,9 @@ class DraftServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _draft_pb2.UpdateDraftRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_draft_pb2.Draft, _abc.Awaitable[_draft_pb2.Draft]]:
-        """The UpdateDraft method changes what the mask names. Errors: NOT_FOUND; INVALID_ARGUMENT; ABORTED (other etag)."""
+        """The UpdateDraft method changes what the mask names.
+        Errors: NOT_FOUND; INVALID_ARGUMENT; FAILED_PRECONDITION (ordered); ABORTED (other etag).
+        """
 
     @_abc_1.abstractmethod
     def DeleteDraft(

@@ -41,7 +41,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_OUT_OF_STOCK: _ErrorReason.ValueType  # 8
     """FAILED_PRECONDITION: too little is left; the violations say what was asked and what is left."""
     ERROR_REASON_DRAFT_NOT_ORDERABLE: _ErrorReason.ValueType  # 9
-    """FAILED_PRECONDITION: the draft is unknown, empty, or already ordered."""
+    """FAILED_PRECONDITION: the draft is unknown, empty, deleted, or already ordered."""
     ERROR_REASON_CHECKOUT_INVALID: _ErrorReason.ValueType  # 10
     """INVALID_ARGUMENT or FAILED_PRECONDITION: the checkout was refused; CheckoutError lists every fault."""
     ERROR_REASON_BELOW_COMMITTED: _ErrorReason.ValueType  # 11
@@ -93,7 +93,7 @@ ERROR_REASON_NO_ORDERS: ErrorReason.ValueType  # 7
 ERROR_REASON_OUT_OF_STOCK: ErrorReason.ValueType  # 8
 """FAILED_PRECONDITION: too little is left; the violations say what was asked and what is left."""
 ERROR_REASON_DRAFT_NOT_ORDERABLE: ErrorReason.ValueType  # 9
-"""FAILED_PRECONDITION: the draft is unknown, empty, or already ordered."""
+"""FAILED_PRECONDITION: the draft is unknown, empty, deleted, or already ordered."""
 ERROR_REASON_CHECKOUT_INVALID: ErrorReason.ValueType  # 10
 """INVALID_ARGUMENT or FAILED_PRECONDITION: the checkout was refused; CheckoutError lists every fault."""
 ERROR_REASON_BELOW_COMMITTED: ErrorReason.ValueType  # 11
