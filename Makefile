@@ -62,6 +62,10 @@ mariadb-package:
 	@{ [ "$$(id -u)" = 0 ] && apt-get update -qq && $(APT) mariadb-server >/dev/null; } \
 		|| { echo "The tests need MariaDB: sudo env RUNLEVEL=1 apt-get install mariadb-server" >&2; exit 1; }
 
+.PHONY: faults
+faults: $(READY) mariadb ## Kill and restart the database in the middle of load
+	@$(BIN)/python -m pytest tests/faults.py $(ARGS)
+
 .PHONY: generate
 generate: $(READY) ## Write generated/ from protos/
 	@$(BIN)/python protos/generate.py

@@ -50,6 +50,7 @@ def _parser() -> ArgumentParser:
     credentials.add_argument("--scope", action="append", help="customer:read, …; may be repeated")
     credentials.add_argument("--json", action="store_true", help="JSON, also at a terminal")
     credentials.add_argument("--shell", action="store_true", help="lines for eval")
+    _book_commands(commands)
     _tenant_commands(commands)
     _client_commands(commands)
     _inventory_commands(commands)
@@ -60,6 +61,17 @@ def _command(commands: Any, name: str, run: Any, text: str) -> ArgumentParser:
     parser: ArgumentParser = commands.add_parser(name, help=text, description=text)
     parser.set_defaults(run=run)
     return parser
+
+
+def _book_commands(commands: Any) -> None:
+    _command(commands, "migrate", _keep, "bring the database's schema up to date")
+    for name, text in (
+        ("backup", "copy the order book to a file, while serving or not"),
+        ("restore", "fill an empty database from a backup"),
+        ("export", "write the order book as JSON lines, the same from every database"),
+        ("import", "add the rows of an export that are not there yet; may be repeated"),
+    ):
+        _command(commands, name, _keep, text).add_argument("file", type=_path)
 
 
 def _tenant_commands(commands: Any) -> None:
@@ -102,8 +114,10 @@ def _path(text: str) -> str:
 
 
 def _run(config: Config, _: Namespace) -> None:
+    from server import keep
     from server.run import main as supervise
 
+    keep.bring_up(config)
     supervise(config)
 
 
@@ -144,6 +158,12 @@ def _admin(config: Config, asked: Namespace) -> None:
     from server import admin
 
     show(asyncio.run(admin.run(config, asked)))
+
+
+def _keep(config: Config, asked: Namespace) -> None:
+    from server import keep
+
+    show(asyncio.run(keep.run(config, asked)))
 
 
 def _load(config: Config, asked: Namespace) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from storage import mysql, sqlite
+from storage.row import DB
 
 _SECRET = re.compile(r"(://[^/@:]*):.*@")
 
@@ -64,6 +65,11 @@ def open_database(url: str, options: Options = DEFAULTS) -> File | mysql.Server:
     else:
         mysql.open_mysql(place, relaxed=options.relaxed)
     return place
+
+
+def close_database() -> None:
+    """Closes this thread's connection."""
+    DB.close()
 
 
 def _server(url: str, options: Options) -> mysql.Server:

@@ -4,11 +4,12 @@ Building a query costs about seventy times the work that SQLite does for it.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
 from peewee import Field, Model, ModelInsert, MySQLDatabase, Query, Value
+from pymysql.cursors import SSCursor
 
 from storage.row import DB
 
@@ -124,6 +125,17 @@ def tuples(query: Query) -> list[tuple[Any, ...]]:
     paths.
     """
     return list(query.tuples())
+
+
+def streamed(query: Query) -> Iterator[tuple[Any, ...]]:
+    """Runs a SELECT over all tenants and yields its rows as they come, never all in memory."""
+    text, values = query.sql()
+    if isinstance(DB.obj, MySQLDatabase):
+        cursor = DB.connection().cursor(SSCursor)
+        cursor.execute(text, values)
+    else:
+        cursor = DB.execute_sql(text, values)
+    yield from cursor
 
 
 def as_model(model: type[M], row: tuple[Any, ...]) -> M:

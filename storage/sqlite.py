@@ -4,10 +4,12 @@ its own, and commits the batch once with synchronous=FULL.
 
 import asyncio
 import logging
+import os
 import queue
+import sqlite3
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,6 +28,8 @@ BATCH_MAX = 256
 """Units a commit may carry."""
 LINGER_SECONDS = 0.004
 """How long a batch may wait for as many units as the last one had."""
+BACKUP_PAGES = 2000
+"""Pages copied between two reports of progress."""
 TRIES_MAX = 2
 """How often a unit runs that another process's units keep overtaking."""
 PRAGMAS = {
@@ -54,6 +58,44 @@ def open_sqlite(path: str) -> None:
     if (mode, level) != ("wal", 2):
         raise RuntimeError(
             f"SQLite gives journal_mode={mode}, synchronous={level}; Till needs wal and 2 (FULL)"
+        )
+
+
+def backup(path: Path, tell: Callable[[int, int], None]) -> None:
+    """Copies the open database to a file, whole or not at all, as it is at this moment; a query
+    for the engine. `tell` hears of progress: pages done, pages in all.
+
+    The query's snapshot is held throughout, so that writers go on and the copy never starts over.
+    """
+    DB.execute_sql("SELECT count(*) FROM sqlite_master").fetchone()
+    draft = path.with_name(f"{path.name}.part")
+    draft.unlink(missing_ok=True)
+    with closing(sqlite3.connect(draft)) as file:
+        DB.connection().backup(
+            file,
+            pages=BACKUP_PAGES,
+            sleep=0,
+            progress=lambda _, left, pages: tell(pages - left, pages),
+        )
+    with draft.open("rb") as file_on_disk:
+        os.fsync(file_on_disk.fileno())
+    draft.replace(path)
+
+
+def restore(path: Path, tell: Callable[[int, int], None]) -> None:
+    """Copies a backup into the open database, over whatever it holds.
+
+    Raises ValueError when the backup is damaged.
+    """
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as file:
+        (verdict,) = file.execute("PRAGMA quick_check").fetchone()
+        if verdict != "ok":
+            raise ValueError(f"{path} is damaged: {verdict}")
+        file.backup(
+            DB.connection(),
+            pages=BACKUP_PAGES,
+            sleep=0,
+            progress=lambda _, left, pages: tell(pages - left, pages),
         )
 
 

@@ -285,10 +285,11 @@ def environment() -> dict[str, str]:
     return kept
 
 
-def connect(url: str) -> Any:
+def connect(url: str, *, writing: bool = False) -> Any:
     """Returns a connection of the database's own driver, which no code of ours has set up."""
     if url.startswith("sqlite:"):
-        return sqlite3.connect(f"file:{url.removeprefix('sqlite:///')}?mode=ro", uri=True)
+        mode = "rw" if writing else "ro"
+        return sqlite3.connect(f"file:{url.removeprefix('sqlite:///')}?mode={mode}", uri=True)
     parts = urlsplit(url)
     return pymysql.connect(
         host=parts.hostname or "",

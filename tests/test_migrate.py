@@ -1,0 +1,192 @@
+"""The schema's versions: the models and the migrations agree, and no start can hurt another."""
+
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alone import alone
+from conftest import connect
+
+from storage import ddl, migrate
+from storage.database import close_database, open_database
+from storage.row import DB
+
+FIRST = "CREATE TABLE `a` (`x` BIGINT NOT NULL PRIMARY KEY)"
+SECOND = "ALTER TABLE `a` ADD COLUMN `y` VARCHAR(9) NOT NULL DEFAULT 'new'"
+THIRD = "CREATE UNIQUE INDEX `a_y_x` ON `a` (`y`, `x`)"
+
+
+@pytest.fixture
+def url(new_url: Callable[[Path], str], tmp_path: Path) -> str:
+    """The URL of an empty database."""
+    return new_url(tmp_path)
+
+
+@contextmanager
+def opened(url: str) -> Iterator[None]:
+    """Opens a database on this thread."""
+    open_database(url)
+    try:
+        yield
+    finally:
+        close_database()
+
+
+def rows(query: str) -> list[tuple[Any, ...]]:
+    """Returns the rows of a query on the open database."""
+    return [tuple(row) for row in DB.execute_sql(query).fetchall()]
+
+
+def described(url: str) -> dict[str, object]:
+    """Returns all that a database says of its tables: columns, keys, checks and collation."""
+    if url.startswith("sqlite:"):
+        texts = rows("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL")
+        parts = re.compile(r",(?=`|CHECK|PRIMARY)|(?<=\))(?=WITHOUT)|\)$")
+        return {
+            name: sorted(filter(None, parts.split(re.sub(r"\s+", "", sql)))) for name, sql in texts
+        }
+    here = "WHERE table_schema = DATABASE()"
+    return {
+        "columns": rows(
+            "SELECT table_name, column_name, column_type, is_nullable, column_default,"
+            f" collation_name FROM information_schema.columns {here} ORDER BY 1, 2"
+        ),
+        "tables": rows(
+            "SELECT table_name, engine, table_collation FROM information_schema.tables"
+            f" {here} ORDER BY 1"
+        ),
+        "keys": rows(
+            "SELECT table_name, index_name, seq_in_index, column_name, non_unique"
+            f" FROM information_schema.statistics {here} ORDER BY 1, 2, 3"
+        ),
+        "checks": rows(
+            "SELECT table_name, check_clause FROM information_schema.check_constraints"
+            " WHERE constraint_schema = DATABASE() ORDER BY 1, 2"
+        ),
+    }
+
+
+def written(folder: Path, *steps: tuple[str, ...]) -> Path:
+    """Writes migrations of these statements and returns their folder."""
+    folder.mkdir(exist_ok=True)
+    for number, statements in enumerate(steps, 1):
+        text = "".join(f"{statement};\n" for statement in statements)
+        (folder / f"{number:04}_step.sql").write_text(text)
+    return folder
+
+
+def test_the_migrations_make_what_the_models_say(
+    url: str, new_url: Callable[[Path], str], tmp_path: Path
+) -> None:
+    with opened(url):
+        migrate.up()
+        migrated = described(url)
+    (tmp_path / "other").mkdir()
+    other = new_url(tmp_path / "other")
+    with opened(other):
+        DB.execute_sql(ddl.spoken(migrate._TABLE))
+        for statement in ddl.of_tables():
+            DB.execute_sql(ddl.spoken(statement))
+        modelled = described(other)
+
+    assert migrated == modelled
+
+
+def test_a_server_database_is_exact_and_transactional(mariadb: Any) -> None:
+    url = mariadb.database("till_exact")
+    with opened(url):
+        migrate.up()
+        told = described(url)
+
+    assert {row[1:] for row in told["tables"]} == {("InnoDB", "utf8mb4_nopad_bin")}  # type: ignore[attr-defined]
+    assert len(told["checks"]) >= 10  # type: ignore[arg-type]
+
+
+def test_migrating_again_changes_nothing(url: str) -> None:
+    with opened(url):
+        migrate.up()
+        before = described(url), rows("SELECT * FROM schema_versions")
+        migrate.up()
+
+        assert (described(url), rows("SELECT * FROM schema_versions")) == before
+
+
+def test_many_servers_starting_at_once_migrate_once(url: str, tmp_path: Path) -> None:
+    folder = written(tmp_path / "steps", (FIRST,), (SECOND, THIRD))
+    failures: list[BaseException] = []
+    with opened(url):  # one database object, as in a server; a connection a thread
+
+        def start() -> None:
+            try:
+                migrate.up(folder)
+            except BaseException as error:
+                failures.append(error)
+            finally:
+                close_database()
+
+        threads = [threading.Thread(target=start) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+        assert failures == []
+        assert rows("SELECT version, statements FROM schema_versions ORDER BY 1") == [
+            (1, 1),
+            (2, 2),
+        ]
+
+
+def test_a_newer_schema_than_the_program_knows_is_refused(url: str, tmp_path: Path) -> None:
+    with opened(url):
+        migrate.up(written(tmp_path / "new", (FIRST,), (SECOND,)))
+        with pytest.raises(RuntimeError, match="version 2 and this program knows up to 1"):
+            migrate.up(written(tmp_path / "old", (FIRST,)))
+
+
+def test_a_step_that_fails_is_told_and_finished_once_it_can_be(url: str, tmp_path: Path) -> None:
+    folder = written(tmp_path / "steps", (FIRST,), (SECOND, "CREATE NONSENSE", THIRD))
+    with opened(url):
+        with pytest.raises(RuntimeError, match="0002 step failed at statement 2"):
+            migrate.up(folder)
+        assert migrate.version() == (0 if url.startswith("sqlite:") else 1)
+        migrate.up(written(folder, (FIRST,), (SECOND, "CREATE TABLE `b` (`x` INTEGER)", THIRD)))
+
+        assert migrate.version() == 2
+        DB.execute_sql("INSERT INTO a (x) VALUES (1)")
+        assert rows("SELECT x, y FROM a") == [(1, "new")]
+
+
+def test_a_crash_between_doing_and_counting_is_made_up_for(mariadb: Any, tmp_path: Path) -> None:
+    steps = (FIRST, SECOND, THIRD)
+    for done in range(len(steps)):
+        url = mariadb.database("till_crashed")
+        with opened(url):
+            DB.execute_sql(ddl.spoken(migrate._TABLE))
+            for statement in steps[: done + 1]:
+                DB.execute_sql(ddl.spoken(statement))
+            DB.execute_sql("INSERT INTO schema_versions VALUES (1, 'step', %s, NULL)", (done,))
+            DB.execute_sql("COMMIT")
+            migrate.up(written(tmp_path / "steps", steps))
+
+            assert migrate.version() == 1
+            assert rows("SHOW COLUMNS FROM a LIKE 'y'")
+
+
+def test_a_server_goes_on_while_the_schema_is_expanded(tmp_path: Path) -> None:
+    with alone(tmp_path) as server:
+        with closing(connect(f"sqlite:///{server.database}", writing=True)) as newer:
+            newer.execute("ALTER TABLE stores ADD COLUMN colour VARCHAR(9)")
+            newer.execute("CREATE TABLE colours (tenant INTEGER NOT NULL)")
+            newer.commit()
+        from till.v1 import order_pb2
+
+        for number in ("1", "2"):
+            order = order_pb2.SubmitStoreOrderRequest(
+                store_id="s", order_id=number, user_id="u", grand_total=1
+            )
+            assert server.stubs.order.SubmitStoreOrder(order).status_code == 201
