@@ -91,5 +91,5 @@ def _server(url: str, options: Options) -> mysql.Server:
         name,
         unquote(parts.username or ""),
         password,
-        mysql.Tls(**{key.removeprefix("tls_"): value for key, value in query.items()}),
+        mysql.Tls(**{key.removeprefix("tls_"): value for key, value in query.items()}).context(),
     )

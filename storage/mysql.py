@@ -70,7 +70,7 @@ class Server:
     database: str
     user: str
     password: str = field(repr=False)
-    tls: Tls
+    tls: ssl.SSLContext | None
 
 
 class Database(Bound, MySQLDatabase):
@@ -100,8 +100,7 @@ def open_mysql(server: Server, *, relaxed: bool = False) -> None:
 
     Raises RuntimeError when it cannot be reached, or would lose commits and `relaxed` is not set.
     """
-    tls = server.tls.context()
-    if tls is None and server.host not in LOOPBACK:
+    if server.tls is None and server.host not in LOOPBACK:
         log.warning("the way to the database at %s is not encrypted", server.host)
     database = Database(
         server.database,
@@ -110,8 +109,8 @@ def open_mysql(server: Server, *, relaxed: bool = False) -> None:
         user=server.user,
         password=server.password.encode(),
         charset="utf8mb4",
-        ssl=tls,
-        ssl_disabled=tls is None,  # PyMySQL's unasked attempt costs 50 ms and checks no name
+        ssl=server.tls,
+        ssl_disabled=server.tls is None,  # PyMySQL's unasked attempt costs 50 ms and checks no name
         connect_timeout=CONNECT_SECONDS,
         # An UPDATE counts the rows it finds, as SQLite's does; events travel with their commit.
         client_flag=CLIENT.FOUND_ROWS | CLIENT.MULTI_STATEMENTS,
