@@ -99,7 +99,7 @@ async def run(config: Config) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    log.info("serving", address=config.grpc_address, database=config.database)
+    log.info("serving", address=config.grpc_address, database=config.shown()["database"])
     await stop.wait()
     await app.close(config)
     log.info("stopped")

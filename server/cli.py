@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import dataclasses
 import os
 import sys
 from argparse import ArgumentParser, Namespace
@@ -108,8 +107,7 @@ def _demo(config: Config, _: Namespace) -> None:
 
 
 def _check_config(config: Config, _: Namespace) -> None:
-    values = dataclasses.asdict(config)
-    show({f"TILL_{name.upper()}": value for name, value in values.items()})
+    show({f"TILL_{name.upper()}": value for name, value in config.shown().items()})
 
 
 def _credentials(config: Config, asked: argparse.Namespace) -> None:
