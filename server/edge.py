@@ -17,7 +17,7 @@ SOURCE = ROOT / "envoy" / "envoy.yaml"
 FILES = ("generated/descriptors.pb", "envoy/rest.lua")
 TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3."
 AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
-KEYS_SECONDS = 600
+KEYS_SECONDS = 60
 """How long Envoy uses the issuer's keys before it fetches them again."""
 
 
@@ -72,8 +72,10 @@ def _address(address: str) -> dict[str, Any]:
 def _put_limits(listeners: list[dict[str, Any]], config: Config) -> None:
     tokens = config.edge_rate_per_second
     for listener in listeners:
-        bucket = _filter(listener, "envoy.filters.http.local_ratelimit")["token_bucket"]
-        bucket |= {"max_tokens": tokens, "tokens_per_fill": tokens}
+        flood = _filter(listener, "envoy.filters.http.local_ratelimit")
+        flood["token_bucket"] |= {"max_tokens": tokens, "tokens_per_fill": tokens}
+        told = [added["header"] for added in flood["response_headers_to_add"]]
+        next(h for h in told if h["key"] == "x-ratelimit-limit")["value"] = str(tokens)
 
 
 def _put_issuer(
