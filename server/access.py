@@ -1,6 +1,7 @@
 """Who may call what: one table from RPC to the credentials it needs, the same for every door."""
 
 import hmac
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -49,7 +50,6 @@ class Caller:
 
 READ, WRITE, OPERATOR, PLATFORM = "customer:read", "customer:write", "operator", "platform"
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
-_IMPLIED = {READ: {READ, WRITE}}
 _SERVICES = {
     "till.v1.OrderService": {
         "CreateOrder": Rule(Needs.CUSTOMER, WRITE),
@@ -154,7 +154,7 @@ class Access:
         self, rule: Rule, metadata: dict[str, str]
     ) -> tuple[ApiClient, frozenset[str]]:
         client, scopes = await self._by_token(metadata)
-        if not scopes & _IMPLIED.get(rule.scope, {rule.scope}):
+        if rule.scope not in scopes:
             raise PermissionDenied
         return client, scopes
 
@@ -165,7 +165,7 @@ class Access:
         if client is None:
             raise Unauthenticated
         held = {s.removeprefix(self._config.scope_prefix) for s in token.scopes if self._is_ours(s)}
-        return client, frozenset(held & set(client.scopes.split()))
+        return client, _with_implied(held) & _with_implied(client.scopes.split())
 
     def _is_ours(self, scope: str) -> bool:
         return scope.startswith(self._config.scope_prefix)
@@ -187,6 +187,11 @@ class Access:
     def _caller(self, client: ApiClient, scopes: frozenset[str] = frozenset()) -> Caller:
         store = client.default_store or self._config.default_store
         return Caller(client.tenant, client.client_id, store, scopes)
+
+
+def _with_implied(scopes: Collection[str]) -> frozenset[str]:
+    """Returns scopes and what they imply: who may write may read."""
+    return frozenset({*scopes, READ} if WRITE in scopes else scopes)
 
 
 def _word_after(scheme: str, metadata: dict[str, str]) -> str:

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import sqlite3
+import ssl
 import subprocess
 import sys
 import time
@@ -68,27 +69,49 @@ def eventually(check: Callable[[], T]) -> T:
         time.sleep(0.05)
 
 
-class Stack:
-    """A running stack on ports of its own, with an empty database."""
+def till(*command: str, **settings: str) -> str:
+    """Returns what the console script prints. Raises RuntimeError with what it complains of."""
+    done = subprocess.run(
+        [sys.executable, "-m", "server.cli", *command],
+        cwd=ROOT,
+        env=_environment() | settings,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return done.stdout
 
-    def __init__(self, folder: Path) -> None:
-        self.server, rest, self.grpc, admin = (f"127.0.0.1:{port}" for port in _free_ports(4))
+
+class Stack:
+    """A running stack on ports of its own, with an empty database; tls trusts its certificate."""
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: dict[str, str] | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        server, rest, self.grpc, admin = (f"127.0.0.1:{port}" for port in _free_ports(4))
         self.admin = f"http://{admin}"
         self.database = folder / "till.db"
-        self.rest = httpx.Client(base_url=f"http://{rest}", timeout=PATIENCE_SECONDS)
+        url = f"{'https' if tls else 'http'}://{rest}"
+        self.rest = httpx.Client(base_url=url, timeout=PATIENCE_SECONDS, verify=tls or True)
         self._log = folder / "stack.log"
-        settings = {
+        self.settings = {
             "TILL_DATABASE": f"sqlite:///{self.database}",
-            "TILL_GRPC_ADDRESS": self.server,
+            "TILL_GRPC_ADDRESS": server,
             "TILL_REST_ADDRESS": rest,
             "TILL_EDGE_GRPC_ADDRESS": self.grpc,
             "TILL_ADMIN_ADDRESS": admin,
+            **(settings or {}),
         }
+        self.server = self.settings["TILL_GRPC_ADDRESS"]
         with self._log.open("wb") as log:
             self._supervisor = subprocess.Popen(
                 [sys.executable, "-m", "server.cli", "run"],
                 cwd=ROOT,
-                env=_environment() | settings,
+                env=_environment() | self.settings,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -106,9 +129,14 @@ class Stack:
             raise RuntimeError(f"the stack ended with {code}:\n{self.log_text()}")
         assert "Till is ready" in self.log_text()
         assert self.rest.get("/healthz").status_code == 200
-        host, port = self.server.rsplit(":", 1)
-        with socket.socket() as probe:
-            assert probe.connect_ex((host, int(port))) == 0
+        if not self.server.startswith("unix:"):
+            host, port = self.server.rsplit(":", 1)
+            with socket.socket() as probe:
+                assert probe.connect_ex((host, int(port))) == 0
+
+    def till(self, *command: str) -> str:
+        """Returns what the console script prints with the settings of this stack."""
+        return till(*command, **self.settings)
 
     def log_text(self) -> str:
         """Returns what the stack has printed."""
@@ -167,9 +195,11 @@ class Stubs:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Stack]:
+def running(
+    folder: Path, settings: dict[str, str] | None = None, tls: ssl.SSLContext | None = None
+) -> Iterator[Stack]:
     """Runs a stack whose files lie in this folder."""
-    stack = Stack(folder)
+    stack = Stack(folder, settings, tls)
     try:
         stack.wait()
         yield stack
