@@ -35,12 +35,13 @@ Headers = dict[str, str] | Iterable[tuple[str, str]]
 
 def _rpcs() -> dict[str, MethodDescriptor]:
     services = [descriptor_pool.Default().FindServiceByName(name) for name in app.SERVICES]
-    methods = {f"{s.name}.{method.name}": method for s in services for method in s.methods}
-    return {name: method for name, method in methods.items() if name not in UNSERVED}
+    return {f"{s.name}.{method.name}": method for s in services for method in s.methods}
 
 
-RPCS = _rpcs()
+ALL = _rpcs()
 """Every RPC of the descriptors, by Service.Method."""
+RPCS = {name: method for name, method in ALL.items() if name not in UNSERVED}
+"""Those that somebody may call."""
 RPC_DOORS = [
     (rpc, door)
     for rpc in RPCS
@@ -66,7 +67,7 @@ def call(
     stack: Stack, door: str, rpc: str, request: dict[str, Any], headers: Headers = ()
 ) -> Answer:
     """Calls an RPC, its request told as JSON, through a door."""
-    method, pairs = RPCS[rpc], list(headers.items() if isinstance(headers, dict) else headers)
+    method, pairs = ALL[rpc], list(headers.items() if isinstance(headers, dict) else headers)
     message = ParseDict(request, message_factory.GetMessageClass(method.input_type)())
     if door == "rest":
         return _by_rest(stack, method, message, pairs)
