@@ -136,7 +136,9 @@ def _put_certificates(
     if config.server_tls:
         folder = ROOT / config.server_tls
         authority = {"trusted_ca": {"filename": str(folder / "ca.crt")}}
-        both = _certificate(folder, "client") | {"validation_context": authority}
+        # gRPC takes nobody who does not offer h2, which health checks do only when told.
+        h2 = {"validation_context": authority, "alpn_protocols": ["h2"]}
+        both = _certificate(folder, "client") | h2
         till["transport_socket"] = _socket("UpstreamTlsContext", {"common_tls_context": both})
 
 
