@@ -49,6 +49,7 @@ class Caller:
 
 
 READ, WRITE, OPERATOR, PLATFORM = "customer:read", "customer:write", "operator", "platform"
+SCOPES = (READ, WRITE, OPERATOR, PLATFORM)
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 _SERVICES = {
     "till.v1.OrderService": {
