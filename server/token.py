@@ -21,7 +21,7 @@ LEEWAY_SECONDS = 30
 """How far the clocks of issuer and server may differ."""
 TOKEN_BYTES_MAX = 8192
 CACHE_MAX = 10_000
-"""Verified tokens remembered; verifying one costs about 200 µs, finding one about 2 µs."""
+"""Verified tokens remembered; verifying one costs about 110 µs, finding one about 3 µs."""
 REFRESH_SECONDS = 60.0
 """How long the keys of a URL are used before they are read again."""
 LOOK_SECONDS = 1.0
