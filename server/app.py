@@ -16,8 +16,11 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from till.v1 import (
     checkout_pb2_grpc,
     draft_item_pb2_grpc,
+    draft_pb2_grpc,
     inventory_pb2_grpc,
+    lifecycle_pb2_grpc,
     order_pb2_grpc,
+    stock_pb2_grpc,
     store_pb2_grpc,
     tenant_pb2_grpc,
 )
@@ -27,12 +30,15 @@ from server.access import Access
 from server.call import Gate
 from server.checkout import CheckoutServicer
 from server.config import ROOT, Config
+from server.draft import DraftServicer
 from server.draft_item import DraftItemServicer
-from server.draft_item import message as item_message
 from server.inventory import InventoryServicer
+from server.item import item_message
+from server.lifecycle import LifecycleServicer
 from server.limit import Limits
 from server.operation import OperationsServicer
 from server.order import OrderServicer
+from server.stock import StockServicer
 from server.store import StoreServicer
 from server.tenant import TenantServicer
 from server.token import Keys, Verifier
@@ -45,8 +51,11 @@ SERVICES = (
     "till.v1.OrderService",
     "till.v1.CheckoutService",
     "till.v1.DraftItemService",
+    "till.v1.DraftService",
     "till.v1.InventoryService",
     "till.v1.StoreService",
+    "till.v1.LifecycleService",
+    "till.v1.StockService",
     "till.v1.TenantService",
     "google.longrunning.Operations",
 )
@@ -139,8 +148,11 @@ def _register(server: grpc.aio.Server, engine: Engine, worker: Worker, config: C
     draft_item_pb2_grpc.add_DraftItemServiceServicer_to_server(
         DraftItemServicer(engine, worker), gate
     )
+    draft_pb2_grpc.add_DraftServiceServicer_to_server(DraftServicer(engine), gate)
     inventory_pb2_grpc.add_InventoryServiceServicer_to_server(InventoryServicer(engine), gate)
     store_pb2_grpc.add_StoreServiceServicer_to_server(StoreServicer(engine), gate)
+    lifecycle_pb2_grpc.add_LifecycleServiceServicer_to_server(LifecycleServicer(engine), gate)
+    stock_pb2_grpc.add_StockServiceServicer_to_server(StockServicer(engine), gate)
     tenant_pb2_grpc.add_TenantServiceServicer_to_server(TenantServicer(engine), gate)
     operations = OperationsServicer(engine, worker, result)
     names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)

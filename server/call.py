@@ -83,6 +83,12 @@ def current() -> Call:
     return _current.get()
 
 
+async def mark(context: Any, replayed: bool) -> None:
+    """Tells the caller, if so, that the answer is the first one, given again."""
+    if replayed:
+        await context.send_initial_metadata((("idempotent-replayed", "true"),))
+
+
 class Gate:
     """Stands where generated code expects a server, so that every method of every servicer passes
     here.

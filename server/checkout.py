@@ -13,6 +13,7 @@ from server.errors import CheckoutRefused, fault_message
 from storage import checkout, store
 from storage.checkout_request import Code, Fault, Item, Request
 from storage.engine import Engine
+from storage.tables import Checkout
 
 DEFAULT_QUANTITY = 1
 DEFAULT_TYPE = "comum"
@@ -70,13 +71,20 @@ class CheckoutServicer(CheckoutServiceServicer):
         """Returns a checkout with its items."""
         tenant = call.current().tenant
         row, items = await self._engine.scan(lambda: checkout.get(tenant, request.external_number))
-        return pb.Checkout(
-            external_number=row.external_number,
-            store=row.store,
-            items=[_item(*item) for item in items],
-            create_time=wire.timestamp(row.create_ms),
-            update_time=wire.timestamp(row.update_ms),
-            etag=wire.etag(row.revision),
+        return _checkout(row, [_item(*item) for item in items])
+
+    async def ListCheckouts(
+        self, request: pb.ListCheckoutsRequest, context: Any
+    ) -> pb.ListCheckoutsResponse:
+        """Returns a page of checkouts."""
+        tenant, size = call.current().tenant, request.page_size or wire.PAGE_SIZE
+        after = wire.page_position(request.page_token, str) or ""
+        rows = await self._engine.scan(
+            lambda: checkout.list_page(tenant, request.store, after, size + 1)
+        )
+        more = wire.page_token(rows[size - 1].external_number) if len(rows) > size else ""
+        return pb.ListCheckoutsResponse(
+            checkouts=[_checkout(row, []) for row in rows[:size]], next_page_token=more
         )
 
     async def GetProtocol(self, request: pb.GetProtocolRequest, context: Any) -> pb.Protocol:
@@ -142,6 +150,17 @@ def _standard(paths: dict[str, str], store_code: str, text: bytes) -> pb.RecordC
         return ParseDict(mapping.apply(paths, store_code, payload), pb.RecordCheckoutRequest())
     except (ParseError, RecursionError) as error:
         raise ValueError(f"the mapped body is not a checkout: {error}") from None
+
+
+def _checkout(row: Checkout, items: list[pb.CheckoutItem]) -> pb.Checkout:
+    return pb.Checkout(
+        external_number=row.external_number,
+        store=row.store,
+        items=items,
+        create_time=wire.timestamp(row.create_ms),
+        update_time=wire.timestamp(row.update_ms),
+        etag=wire.etag(row.revision),
+    )
 
 
 def _item(packed: Any, order: Any, line: Any) -> pb.CheckoutItem:

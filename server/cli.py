@@ -5,12 +5,16 @@ import asyncio
 import os
 import sys
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 from typing import Any
 
 import orjson
 
 from server import config as settings
 from server.config import Config
+
+_TYPED_IN = os.getcwd()
+_LOAD = "put the rows of a CSV file up for sale: all of them, or none"
 
 
 def main() -> None:
@@ -48,6 +52,7 @@ def _parser() -> ArgumentParser:
     credentials.add_argument("--shell", action="store_true", help="lines for eval")
     _tenant_commands(commands)
     _client_commands(commands)
+    _inventory_commands(commands)
     return parser
 
 
@@ -82,6 +87,18 @@ def _client_commands(commands: Any) -> None:
         verb.add_argument("client_id")
     for verb in (create, listing, rotate, revoke):
         verb.add_argument("--tenant", type=int, default=1)
+
+
+def _inventory_commands(commands: Any) -> None:
+    verbs = commands.add_parser("inventory", help="dated stock")
+    load = _command(verbs.add_subparsers(dest="verb", required=True), "import", _load, _LOAD)
+    load.add_argument("file", type=_path, help="a CSV file, or - for standard input")
+    load.add_argument("--tenant", type=int, default=1)
+
+
+def _path(text: str) -> str:
+    """Takes a path from where the command was typed; main has gone to the project's root."""
+    return text if text == "-" else str(Path(_TYPED_IN) / text)
 
 
 def _run(config: Config, _: Namespace) -> None:
@@ -127,6 +144,12 @@ def _admin(config: Config, asked: Namespace) -> None:
     from server import admin
 
     show(asyncio.run(admin.run(config, asked)))
+
+
+def _load(config: Config, asked: Namespace) -> None:
+    from server import load
+
+    show(asyncio.run(load.run(config, asked)))
 
 
 if __name__ == "__main__":

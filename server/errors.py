@@ -7,7 +7,7 @@ unwraps it for REST.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from google.protobuf.any_pb2 import Any
@@ -34,7 +34,11 @@ from storage.checkout_request import Code, Fault
 DOMAIN = "till"
 RETRY_SECONDS = 1
 DETAILS_MAX = 30
-"""Violations told at once: details travel in a header that clients read up to 8 KiB."""
+"""Violations told at once."""
+DETAILS_BYTES_MAX = 2000
+"""Bytes of their texts: an error travels in headers, of which clients read 8 KiB and no more."""
+TEXT_BYTES_MAX = 600
+"""Bytes of one text: names of the caller's own may be as long as a request."""
 NOT_FOUND_TEXT = "찾을 수 없습니다."
 FORBIDDEN_TEXT = "이 작업을 수행할 권한(permission)이 없습니다."
 
@@ -93,10 +97,14 @@ class Failure:
     details: list[Message] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     headers: tuple[tuple[str, str], ...] = ()
+    metadata: dict[str, str] = field(default_factory=dict)
 
     def status(self, method: str) -> Status:
         """Returns the failure as google.rpc.Status, the document's body last."""
-        details = [*self.details, ErrorInfo(reason=self.reason, domain=DOMAIN)]
+        details = [
+            *self.details,
+            ErrorInfo(reason=self.reason, domain=DOMAIN, metadata=self.metadata),
+        ]
         if body := _BODIES.get(method):
             details.append(body(self))
         return Status(
@@ -117,9 +125,14 @@ TABLE: dict[type[Exception], tuple[StatusCode, str]] = {
     store.NoOrders: (StatusCode.FAILED_PRECONDITION, "NO_ORDERS"),
     store.OutOfStock: (StatusCode.FAILED_PRECONDITION, "OUT_OF_STOCK"),
     store.DraftNotOrderable: (StatusCode.FAILED_PRECONDITION, "DRAFT_NOT_ORDERABLE"),
+    store.DraftNotOpen: (StatusCode.FAILED_PRECONDITION, "DRAFT_NOT_OPEN"),
     store.BelowCommitted: (StatusCode.FAILED_PRECONDITION, "BELOW_COMMITTED"),
     CheckoutRefused: (StatusCode.FAILED_PRECONDITION, "CHECKOUT_INVALID"),
     RateLimited: (StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED"),
+    store.EtagMismatch: (StatusCode.ABORTED, "ETAG_MISMATCH"),
+    store.StatusNotAllowed: (StatusCode.FAILED_PRECONDITION, "STATUS_NOT_ALLOWED"),
+    store.HoldNotActive: (StatusCode.FAILED_PRECONDITION, "HOLD_NOT_ACTIVE"),
+    store.NoStockRow: (StatusCode.FAILED_PRECONDITION, "NO_STOCK_ROW"),
     store.ClientNotUsable: (StatusCode.FAILED_PRECONDITION, "CLIENT_NOT_USABLE"),
     store.Overloaded: (StatusCode.UNAVAILABLE, "OVERLOADED"),
     store.OutcomeUnknown: (StatusCode.UNAVAILABLE, "OUTCOME_UNKNOWN"),
@@ -157,7 +170,9 @@ def explain(error: Exception, request_id: str) -> Failure:
     if known is None:
         return Failure(StatusCode.INTERNAL, "INTERNAL", f"internal error, request id {request_id}")
     code, reason = known
-    failure = Failure(code, reason, str(error), _details(error), headers=_headers(error))
+    failure = Failure(code, reason, _short(str(error)), _details(error), headers=_headers(error))
+    if isinstance(error, store.EtagMismatch):
+        failure.metadata = {"etag": error.etag}
     if isinstance(error, CheckoutRefused):
         failure.faults = error.faults
         if any(fault.code in _OF_THE_REQUEST for fault in error.faults):
@@ -200,20 +215,39 @@ def _bad_request(violations: list[tuple[str, str]]) -> BadRequest:
     return BadRequest(
         field_violations=[
             BadRequest.FieldViolation(field=name, description=text)
-            for name, text in violations[:DETAILS_MAX]
+            for name, text in _fitting(violations)
         ]
     )
 
 
 def _shortage(error: store.OutOfStock) -> PreconditionFailure:
+    told = [(name, f"asked {asked}, left {left}") for name, asked, left in error.lines]
     return PreconditionFailure(
         violations=[
-            PreconditionFailure.Violation(
-                type="STOCK", subject=name, description=f"asked {asked}, left {left}"
-            )
-            for name, asked, left in error.lines[:DETAILS_MAX]
+            PreconditionFailure.Violation(type="STOCK", subject=name, description=text)
+            for name, text in _fitting(told)
         ]
     )
+
+
+def _fitting(told: Sequence[Iterable[str]]) -> list[list[str]]:
+    """Returns the first of these that a header has room for, at least one, cut short."""
+    kept: list[list[str]] = []
+    room = DETAILS_BYTES_MAX
+    for texts in told[:DETAILS_MAX]:
+        short = [_short(text) for text in texts]
+        room -= sum(len(text.encode()) for text in short)
+        if room < 0 and kept:
+            break
+        kept.append(short)
+    return kept
+
+
+def _short(text: str) -> str:
+    data = text.encode()
+    if len(data) <= TEXT_BYTES_MAX:
+        return text
+    return data[: TEXT_BYTES_MAX - 3].decode(errors="ignore") + "…"
 
 
 def fault_message(fault: Fault) -> CheckoutFaultError:
@@ -242,7 +276,11 @@ def _inventory_error(failure: Failure) -> Message:
 def _checkout_error(failure: Failure) -> Message:
     status = _HTTP.get(failure.code, 500)
     faults = failure.faults or [Fault(Code.SERVICE_FAULT, {"message": failure.message})]
-    errors = [fault_message(fault) for fault in faults[:DETAILS_MAX]]
+    texts = _fitting([fault.params.values() for fault in faults])
+    errors = [
+        fault_message(Fault(fault.code, dict(zip(fault.params, short, strict=True))))
+        for fault, short in zip(faults, texts, strict=False)
+    ]
     return CheckoutError(
         status_code=409 if status == 400 else status,
         content=CheckoutErrorContent(

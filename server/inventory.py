@@ -7,7 +7,7 @@ from google.protobuf.struct_pb2 import ListValue, Struct
 from till.v1 import inventory_pb2 as pb
 from till.v1.inventory_pb2_grpc import InventoryServiceServicer
 
-from server import call
+from server import call, message
 from storage import inventory
 from storage.engine import Engine
 from storage.errors import NotFound
@@ -50,7 +50,7 @@ class InventoryServicer(InventoryServiceServicer):
         self, request: pb.BatchSetInventoryRequest, context: Any
     ) -> pb.BatchSetInventoryResponse:
         """Puts rows up for sale."""
-        tenant = call.current().tenant
+        tenant, actor = call.current().tenant, call.current().caller.client
         settings = [
             inventory.Setting(
                 f"rows[{index}]",
@@ -61,21 +61,8 @@ class InventoryServicer(InventoryServiceServicer):
             )
             for index, row in enumerate(request.rows)
         ]
-        rows = await self._engine.write(lambda: inventory.batch_set(tenant, settings))
-        return pb.BatchSetInventoryResponse(rows=[_message(row) for row in rows])
-
-
-def _message(row: Inventory) -> pb.Inventory:
-    return pb.Inventory(
-        inventory_id=row.inventory_id,
-        inventory_code=row.inventory_code,
-        option_code=row.option_code,
-        date=row.date,
-        max_quantity=row.max_quantity,
-        remain_quantity=inventory.remain(row),
-        ordered_quantity=row.ordered,
-        held_quantity=row.held,
-    )
+        rows = await self._engine.write(lambda: inventory.batch_set(tenant, settings, actor))
+        return pb.BatchSetInventoryResponse(rows=[message.inventory(row) for row in rows])
 
 
 def _by_option(rows: list[Inventory]) -> Struct:

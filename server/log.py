@@ -14,9 +14,9 @@ def configure() -> None:
     stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
     shared: list[Any] = [structlog.processors.add_log_level, stamp]
     if people:
-        # Its prettier traceback prints the values of variables, and those of a call hold its keys.
-        plain = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
-        structlog.configure([*shared, plain], cache_logger_on_first_use=True)
+        # The default shows the local variables of every frame, a caller's credentials among them.
+        console = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        structlog.configure([*shared, console], cache_logger_on_first_use=True)
     else:
         structlog.configure(
             [

@@ -46,6 +46,8 @@ class OperationsServicer(Servicer):
         """Returns a page of operations, the oldest first."""
         if request.filter:
             raise InvalidRequest([("filter", "is not supported")])
+        if request.page_size < 0:
+            raise InvalidRequest([("page_size", "must be at least 0")])
         tenant, size = call.current().tenant, min(request.page_size or wire.PAGE_SIZE, PAGE_MAX)
         after = wire.page_position(request.page_token, str) or ""
         rows = await self._engine.scan(

@@ -1,13 +1,12 @@
 """OrderService: the order book over gRPC."""
 
-from collections.abc import Callable
 from typing import Any
 
-from google.protobuf.wrappers_pb2 import BoolValue, Int32Value, StringValue
 from till.v1 import order_pb2 as pb
 from till.v1.order_pb2_grpc import OrderServiceServicer
 
-from server import call, wire
+from server import call, message
+from server.access import Caller
 from storage import money, order
 from storage.engine import Engine
 from storage.once import once
@@ -26,18 +25,19 @@ class OrderServicer(OrderServiceServicer):
         claim = asked.claim(request, uuid_needed=True)
 
         def create() -> bytes:
-            new = _new_order(asked.tenant, asked.caller.store, request)
-            return _order(*order.create(new, _new_lines(request))).SerializeToString()
+            new = _new_order(asked.caller, request)
+            made = order.create(new, _new_lines(request), request.hold_id)
+            return message.order(*made).SerializeToString()
 
         answer, replayed = await self._engine.write(lambda: once(claim, create))
-        await _mark(context, replayed)
+        await call.mark(context, replayed)
         return pb.Order.FromString(answer)
 
     async def GetOrder(self, request: pb.GetOrderRequest, context: Any) -> pb.Order:
         """Returns an order of any door."""
         tenant = call.current().tenant
         found = await self._engine.read(lambda: order.get(tenant, request.order_id))
-        return _order(*found)
+        return message.order(*found)
 
     async def SubmitStoreOrder(
         self, request: pb.SubmitStoreOrderRequest, context: Any
@@ -52,7 +52,7 @@ class OrderServicer(OrderServiceServicer):
             return b""
 
         _, replayed = await self._engine.write(lambda: once(claim, submit))
-        await _mark(context, replayed)
+        await call.mark(context, replayed)
         text = f"Order {request.order_id} submitted successfully"
         return pb.SubmitStoreOrderResponse(
             status_code=201, body=pb.SimpleOrderMessage(message=text)
@@ -73,16 +73,11 @@ class OrderServicer(OrderServiceServicer):
         )
 
 
-async def _mark(context: Any, replayed: bool) -> None:
-    """Tells the caller that the answer is the first one, given again."""
-    if replayed:
-        await context.send_initial_metadata((("idempotent-replayed", "true"),))
-
-
-def _new_order(tenant: int, store: str, request: pb.CreateOrderRequest) -> Order:
+def _new_order(caller: Caller, request: pb.CreateOrderRequest) -> Order:
     return Order(
-        tenant=tenant,
-        store=store,
+        tenant=caller.tenant,
+        store=caller.store,
+        client=caller.client,
         requester_id=request.requester_id,
         user_id=request.user_id,
         facility_id=request.facility_id,
@@ -114,51 +109,8 @@ def _new_line(index: int, item: pb.QuoteItem) -> OrderItem:
 
 
 def _value(request: pb.CreateOrderRequest, name: str) -> Any:
-    """Returns what a wrapper holds, or None when it is unset."""
-    return getattr(request, name).value if request.HasField(name) else None  # type: ignore[arg-type]
-
-
-def _order(row: Order, lines: list[OrderItem]) -> pb.Order:
-    return pb.Order(
-        order_id=row.order_id,
-        order_number=row.order_number,
-        store_id=row.store,
-        status=pb.Order.Status.Value(row.status),
-        requester_id=_wrapped(Int32Value, row.requester_id),
-        user_id=_wrapped(Int32Value, row.user_id),
-        facility_id=_wrapped(Int32Value, row.facility_id),
-        shipping_address_id=_wrapped(Int32Value, row.shipping_address_id),
-        billing_address_id=_wrapped(Int32Value, row.billing_address_id),
-        shipping_method=_wrapped(StringValue, row.shipping_method),
-        use_shipping_account=_wrapped(BoolValue, row.use_shipping_account),
-        notes=_wrapped(StringValue, row.notes),
-        checkout_draft_id=_wrapped(StringValue, row.draft),
-        customer=_wrapped(StringValue, row.customer),
-        line_items=[_line(line) for line in lines],
-        grand_total=money.amount(row.grand_total),
-        create_time=wire.timestamp(row.create_ms),
-        update_time=wire.timestamp(row.update_ms),
-        etag=wire.etag(row.revision),
-    )
-
-
-def _line(line: OrderItem) -> pb.LineItem:
-    return pb.LineItem(
-        order_item_id=line.order_item_id,
-        price_option_id=line.price_option_id,
-        product_id=line.product_id,
-        quantity=line.quantity,
-        price=money.amount(line.price),
-        option_code=_wrapped(StringValue, line.option_code),
-        date=_wrapped(StringValue, line.date),
-        sku=_wrapped(StringValue, line.sku),
-        line_total=money.amount(line.total),
-    )
-
-
-def _wrapped(kind: Callable[..., Any], value: Any) -> Any:
-    """Returns a wrapper message, or None (absent) for a column that is null."""
-    return None if value is None else kind(value=value)
+    """Returns a field that may be absent, or None when it is."""
+    return getattr(request, name) if request.HasField(name) else None  # type: ignore[arg-type]
 
 
 def _user_order(

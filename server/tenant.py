@@ -33,6 +33,12 @@ class TenantServicer(TenantServiceServicer):
         found = await self._engine.scan(tenant.list_all)
         return pb.ListTenantsResponse(tenants=[_tenant(row) for row in found])
 
+    async def SetStockPolicy(self, request: pb.SetStockPolicyRequest, context: Any) -> pb.Tenant:
+        """Tells what becomes of lines that match no stock row."""
+        owner = call.current().tenant
+        policy = pb.Tenant.StockPolicy.Name(request.stock_policy)
+        return _tenant(await self._engine.write(lambda: tenant.set_stock_policy(owner, policy)))
+
     async def CreateApiClient(
         self, request: pb.CreateApiClientRequest, context: Any
     ) -> pb.ApiClientWithKey:
@@ -117,6 +123,7 @@ def _tenant(row: Tenant) -> pb.Tenant:
         name=row.name,
         entity_number=row.entity_number,
         create_time=wire.timestamp(row.create_ms),
+        stock_policy=pb.Tenant.StockPolicy.Value(row.stock_policy),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from server.errors import InvalidRequest
+from storage.revision import etag as etag
 
 PAGE_SIZE = 100
 """Rows in a page when the caller does not say."""
@@ -23,26 +24,23 @@ def moment(epoch_ms: int) -> str:
     return datetime.fromtimestamp(epoch_ms / 1000, UTC).isoformat(timespec="milliseconds")
 
 
-def etag(revision: int) -> str:
-    """Returns the etag of a row's revision."""
-    return f'"{revision}"'
-
-
 def page_token(position: Any) -> str:
     """Returns an opaque token for where the next page starts."""
     return base64.urlsafe_b64encode(json.dumps(position).encode()).decode()
 
 
-def page_position(token: str, kind: type) -> Any:
-    """Returns what a token was made of, or None for the first page. Raises InvalidRequest for a
-    foreign token.
+def page_position(token: str, *kinds: type) -> Any:
+    """Returns what a token was made of, a tuple if of several kinds, or None for the first page.
+
+    Raises InvalidRequest for a foreign token.
     """
     if not token:
         return None
     try:
         position = json.loads(base64.urlsafe_b64decode(token))
-    except ValueError:
+    except (ValueError, RecursionError):
         position = None
-    if not isinstance(position, kind):
+    parts = position if isinstance(position, list) else [position]
+    if [type(part) for part in parts] != [*kinds]:
         raise InvalidRequest([("page_token", "is not a token of this list")])
-    return position
+    return tuple(parts) if len(kinds) > 1 else parts[0]

@@ -4,10 +4,12 @@ start.
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 import structlog
 
-from storage import draft_item, operation
+from storage import draft_item, hold, once, operation
 from storage.engine import Engine
 
 log = structlog.get_logger("till.worker")
@@ -17,6 +19,11 @@ POLL_SECONDS = 1.0
 """How long until the worker looks by itself, for operations that another process accepted."""
 RETRY_SECONDS = 1.0
 """How long to rest after the database failed."""
+CHORES_SECONDS = 30.0
+"""How often holds that have expired and keys that are old are tidied away; nothing depends on
+it.
+"""
+CHORES_BATCH = 200
 
 
 class Worker:
@@ -28,7 +35,10 @@ class Worker:
         self._engine = engine
         self._work = asyncio.Event()
         self._finished = asyncio.Event()
-        self._task = asyncio.create_task(self._run())
+        self._tasks = [
+            asyncio.create_task(self._forever(self._apply_or_rest)),
+            asyncio.create_task(self._forever(self._do_chores)),
+        ]
 
     def wake(self) -> None:
         """Says that an operation was accepted."""
@@ -40,21 +50,28 @@ class Worker:
             await asyncio.wait_for(self._finished.wait(), seconds)
 
     async def close(self) -> None:
-        """Ends the task; what is pending stays pending on disk."""
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        """Ends the tasks; what is pending stays pending on disk."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _run(self) -> None:
+    async def _forever(self, round_: Callable[[], Awaitable[None]]) -> None:
         while True:
             try:
-                applied = await self._apply_some()
+                await round_()
             except Exception as error:
                 log.error("worker rests", exc_info=error)
                 await asyncio.sleep(RETRY_SECONDS)
-                continue
-            if applied == 0:
-                await self._rest()
+
+    async def _apply_or_rest(self) -> None:
+        if await self._apply_some() == 0:
+            await self._rest()
+
+    async def _do_chores(self) -> None:
+        for tenant, hold_id in await self._engine.scan(lambda: hold.overdue(CHORES_BATCH)):
+            await self._engine.write(partial(hold.expire, tenant, hold_id))
+        await self._engine.write(once.forget_old)
+        await asyncio.sleep(CHORES_SECONDS)
 
     async def _apply_some(self) -> int:
         self._work.clear()

@@ -4,7 +4,7 @@ once.
 
 import json
 
-from storage import event, ids, order
+from storage import event, ids, lifecycle, order
 from storage.checkout_request import Fault, Request, as_json, judge
 from storage.errors import NotFound
 from storage.sql import insert, tuples
@@ -63,6 +63,16 @@ def get(
     if checkout is None:
         raise NotFound(f"there is no checkout {external_number}")
     return checkout, [(item, *_packed(item)) for item in _items(checkout)]
+
+
+def list_page(tenant: int, store: str, after: str, size: int) -> list[Checkout]:
+    """Returns up to `size` checkouts whose external number follows `after`, by it; of one store, or
+    of all when `store` is empty.
+    """
+    wanted = (Checkout.tenant == tenant) & (Checkout.external_number > after)
+    if store:
+        wanted &= Checkout.store == store
+    return list(Checkout.select().where(wanted).order_by(Checkout.external_number).limit(size))
 
 
 def _packed(item: CheckoutItem) -> tuple[Order, OrderItem]:
@@ -226,10 +236,12 @@ def _touch(checkout: Checkout) -> None:
 
 def _follow(packed: Order, lines: dict[str, OrderItem]) -> None:
     """Lets the order's status follow the packing: PACKED once every item is in a checkout."""
-    if packed.status in ("SHIPPED", "DELIVERED"):
+    if packed.status in ("SHIPPED", "DELIVERED"):  # what is packed late changes nothing of that
         return
     owned = (CheckoutItem.tenant == packed.tenant) & (CheckoutItem.order_id == packed.order_id)
     done = {
         name for (name,) in tuples(CheckoutItem.select(CheckoutItem.order_item_id).where(owned))
     }
-    order.set_status(packed, "PACKED" if done >= set(lines) else "PICKING")
+    status = "PACKED" if done >= set(lines) else "PICKING"
+    if packed.status != status:
+        lifecycle.set_status(packed, status, "", "checkout")

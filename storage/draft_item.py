@@ -1,7 +1,8 @@
-"""Drafts and their items. An item arrives as a durable operation and is applied exactly once, by
+"""The items of drafts. An item arrives as a durable operation and is applied exactly once, by
 the worker or by the order that takes the draft, whichever comes first."""
 
 import json
+from typing import Any
 
 from storage import event, ids, operation
 from storage.errors import DraftNotOrderable, KeyReused, NotFound
@@ -57,6 +58,12 @@ def apply(tenant: int, name: str) -> None:
     operation.succeed(tenant, name)
 
 
+def apply_pending(tenant: int, draft: str) -> None:
+    """Applies everything that was accepted for a draft and waits."""
+    for name in operation.pending_of_draft(tenant, draft):
+        apply(tenant, name)
+
+
 def find(tenant: int, item: str) -> DraftItem | None:
     """Returns an item, if it was applied."""
     return _FIND.one(DraftItem, tenant=tenant, item=item)
@@ -76,7 +83,7 @@ def list_page(tenant: int, draft: str, after: tuple[int, str] | None, size: int)
 
     An item without a line number counts as line 0.
     """
-    if _draft(tenant, draft) is None:
+    if find_draft(tenant, draft) is None:
         raise NotFound(f"there is no draft {draft}")
     items = [item for item in _items(tenant, draft) if after is None or position(item) > after]
     return items[:size]
@@ -91,30 +98,53 @@ def take_for_order(tenant: int, draft: str, order_id: int) -> list[OrderItem]:
     """Marks a draft as ordered and returns its active items as lines.
 
     Everything that was accepted before is applied first, so that no item is left behind.
-    Raises DraftNotOrderable when the draft is unknown, was ordered before, or has no active items.
+    Raises DraftNotOrderable when the draft is unknown or deleted, was ordered before, or has no
+    active items.
     """
-    for name in operation.pending_of_draft(tenant, draft):
-        apply(tenant, name)
-    known = _draft(tenant, draft)
+    apply_pending(tenant, draft)
+    known = find_draft(tenant, draft)
     if known is None:
         raise DraftNotOrderable(f"there is no draft {draft}")
-    unordered = (Draft.tenant == tenant) & (Draft.draft == draft) & Draft.order_id.is_null()
-    if Draft.update(order_id=order_id).where(unordered).execute() != 1:
-        raise DraftNotOrderable(f"draft {draft} is already ordered")
+    taken = {"order_id": order_id, "revision": Draft.revision + 1, "update_ms": ids.now_ms()}
+    if Draft.update(taken).where(open_draft(tenant, draft)).execute() != 1:
+        raise DraftNotOrderable(why_closed(known) or f"draft {draft} was taken just now")
     lines = [_line(item) for item in _items(tenant, draft) if _counts(item)]
     if not lines:
         raise DraftNotOrderable(f"draft {draft} has no active items")
     return lines
 
 
+def find_draft(tenant: int, draft: str) -> Draft | None:
+    """Returns a draft, if it was opened."""
+    return _DRAFT.one(Draft, tenant=tenant, draft=draft)
+
+
+def open_draft(tenant: int, draft: str) -> Any:
+    """Returns the condition that a draft can still be changed and ordered."""
+    same = (Draft.tenant == tenant) & (Draft.draft == draft)
+    return same & Draft.order_id.is_null() & Draft.delete_ms.is_null()
+
+
+def why_closed(draft: Draft) -> str:
+    """Returns why a draft can no longer be changed or ordered; nothing when it can."""
+    if draft.order_id is not None:
+        return f"draft {draft.draft} is already ordered"
+    return f"draft {draft.draft} is deleted" if draft.delete_ms is not None else ""
+
+
+def is_deleted(item: DraftItem) -> bool:
+    """Whether an item is deleted; its time of deletion says so too."""
+    return bool(item.is_deleted or item.deleted_at)
+
+
 def _refusal(item: DraftItem) -> tuple[str, str] | None:
     """Returns why an item cannot be applied: a gRPC code's name and a sentence."""
-    draft = _draft(item.tenant, item.draft)
+    draft = find_draft(item.tenant, item.draft)
     known = find(item.tenant, item.item)
     if known is not None and _content(known) != _content(item):
         return "ALREADY_EXISTS", f"draft item {item.item} exists with other content"
-    if known is None and draft is not None and draft.order_id is not None:
-        return "FAILED_PRECONDITION", f"draft {item.draft} is already ordered"
+    if known is None and draft is not None and (why := why_closed(draft)):
+        return "FAILED_PRECONDITION", why
     return None
 
 
@@ -124,14 +154,11 @@ def _content(item: DraftItem) -> dict[str, object]:
 
 def _add(item: DraftItem) -> None:
     item.create_ms = item.update_ms = ids.now_ms()
-    if _draft(item.tenant, item.draft) is None:
-        insert(Draft(tenant=item.tenant, draft=item.draft, create_ms=item.create_ms))
+    if find_draft(item.tenant, item.draft) is None:
+        now = item.create_ms
+        insert(Draft(tenant=item.tenant, draft=item.draft, create_ms=now, update_ms=now))
     insert(item)
     event.record(item.tenant, "draft_item.created", item.item, checkout_draft_id=item.draft)
-
-
-def _draft(tenant: int, draft: str) -> Draft | None:
-    return _DRAFT.one(Draft, tenant=tenant, draft=draft)
 
 
 def _items(tenant: int, draft: str) -> list[DraftItem]:
@@ -140,8 +167,7 @@ def _items(tenant: int, draft: str) -> list[DraftItem]:
 
 
 def _counts(item: DraftItem) -> bool:
-    deleted = item.is_deleted or item.deleted_at
-    return bool(item.is_active and not deleted and item.quantity > 0)
+    return bool(item.is_active and not is_deleted(item) and item.quantity > 0)
 
 
 def _line(item: DraftItem) -> OrderItem:

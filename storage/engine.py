@@ -209,10 +209,18 @@ def _run(job: Job) -> None:
             break
         except Exception as error:
             job.error = error if attempt == 2 or not isinstance(error, IntegrityError) else None
-        DB.execute_sql("ROLLBACK TO unit")
+            _undo(error)
         if job.error is not None:
             break
     DB.execute_sql("RELEASE unit")
+
+
+def _undo(cause: Exception) -> None:
+    """Takes a unit back; when SQLite has taken back everything (the disk is full), says why."""
+    try:
+        DB.execute_sql("ROLLBACK TO unit")
+    except DatabaseError:
+        raise DatabaseError(f"the transaction was lost: {cause}") from cause
 
 
 def _fail(batch: list[Job], refusal: Exception, cause: Exception) -> None:

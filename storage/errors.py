@@ -34,7 +34,11 @@ class NoOrders(Refusal):
 
 
 class DraftNotOrderable(Refusal):
-    """The draft is unknown, has no active items, or was ordered before."""
+    """The draft is unknown or deleted, has no active items, or was ordered before."""
+
+
+class DraftNotOpen(Refusal):
+    """The draft is ordered or deleted."""
 
 
 class BelowCommitted(Refusal):
@@ -48,6 +52,26 @@ class OutOfStock(Refusal):
         told = ", ".join(f"{field}: asked {asked}, left {left}" for field, asked, left in lines)
         super().__init__(f"not enough stock: {told}")
         self.lines = lines
+
+
+class EtagMismatch(Refusal):
+    """The thing changed since the caller saw it; `etag` is the current one."""
+
+    def __init__(self, etag: str, text: str = "") -> None:
+        super().__init__(text or f"it has changed; its etag is {etag} now")
+        self.etag = etag
+
+
+class StatusNotAllowed(Refusal):
+    """The order's status does not allow this move."""
+
+
+class HoldNotActive(Refusal):
+    """The hold is expired, released or confirmed."""
+
+
+class NoStockRow(Refusal):
+    """The tenant wants every line in stock, and some match no stock row."""
 
 
 class ClientNotUsable(Refusal):

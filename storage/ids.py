@@ -3,9 +3,10 @@
 import os
 import threading
 import time
+from datetime import UTC, datetime
 
-_EPOCH_MS = 1_577_836_800_000  # 2020-01-01: 41 bits of milliseconds last until 2089
-_SEQUENCE_BITS = 12  # 4096 a millisecond; together below 2^53, exact as a JSON number
+_EPOCH_MS = 1_767_225_600_000  # 2026-01-01
+_SEQUENCE_BITS = 10  # 1024 a millisecond; below 10^15, where doubles get exponents, until 2056
 _lock = threading.Lock()
 _last = 0
 
@@ -15,6 +16,11 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def now_text() -> str:
+    """Returns the time as RFC 3339, UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
 def new_id() -> int:
     """Returns an integer below 2^53, greater than the ones this process made before.
 
@@ -22,7 +28,7 @@ def new_id() -> int:
     primary key refuses the second and the engine runs its unit again.
     """
     global _last
-    random = int.from_bytes(os.urandom(2)) >> 5
+    random = int.from_bytes(os.urandom(1))
     candidate = ((now_ms() - _EPOCH_MS) << _SEQUENCE_BITS) | random
     with _lock:
         _last = max(candidate, _last + 1)

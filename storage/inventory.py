@@ -1,25 +1,17 @@
-"""Dated stock. Every movement is one guarded update and one ledger row, in the transaction of its
-cause.
-"""
+"""Dated stock: the rows, what is put up for sale, and what is left."""
 
 import datetime
 import uuid
-from collections import defaultdict
-from collections.abc import Iterable
 from typing import NamedTuple
 
-from storage import event, ids
-from storage.errors import BelowCommitted, InvalidField, NotFound, OutOfStock
+from storage import event, hold, ids, revision
+from storage.errors import BelowCommitted, EtagMismatch, InvalidField, NotFound
+from storage.movement import Cause, enter
 from storage.sql import Prepared, insert, param, tuples
 from storage.tables import Inventory, InventoryLedger, Product, ProductOption
 
-
-class Wanted(NamedTuple):
-    """Units that a line wants from a stock row; `field` names the line to the caller."""
-
-    field: str
-    row: Inventory
-    quantity: int
+MAX_UNITS = 10**9
+"""The largest maximum of a row."""
 
 
 class Setting(NamedTuple):
@@ -39,13 +31,6 @@ _FIND = Prepared(
         & (Inventory.date == param("date"))
     )
 )
-_TAKE = Prepared(
-    lambda: Inventory.update(ordered=Inventory.ordered + param("quantity")).where(
-        (Inventory.tenant == param("tenant"))
-        & (Inventory.inventory_id == param("inventory_id"))
-        & (Inventory.max_quantity - Inventory.ordered - Inventory.held >= param("quantity"))
-    )
-)
 
 
 def remain(row: Inventory) -> int:
@@ -55,8 +40,37 @@ def remain(row: Inventory) -> int:
 
 
 def find(tenant: int, option_code: str, date: str) -> Inventory | None:
-    """Returns the stock row of an option on a day, if there is one."""
+    """Returns the stock row of an option on a day, if there is one, as it is stored."""
     return _FIND.one(Inventory, tenant=tenant, option_code=option_code.lower(), date=date)
+
+
+def get(tenant: int, field: str, option_code: str, date: str) -> Inventory:
+    """Returns a stock row. Raises NotFound, and InvalidField for a day that does not exist."""
+    row = find(tenant, option_code, real_day(field, date))
+    if row is None:
+        raise NotFound(f"there is no stock of option {option_code} on {date}")
+    return row
+
+
+def only_row(tenant: int, option_code: str) -> Inventory | None:
+    """Returns the stock row of an option that has just one, on whatever day."""
+    owned = (Inventory.tenant == tenant) & (Inventory.option_code == option_code)
+    rows = list(Inventory.select().where(owned).limit(2))
+    return rows[0] if len(rows) == 1 else None
+
+
+def by_ids(tenant: int, ids_: list[int]) -> dict[int, Inventory]:
+    """Returns stock rows by id."""
+    owned = (Inventory.tenant == tenant) & Inventory.inventory_id.in_(ids_)
+    return {row.inventory_id: row for row in Inventory.select().where(owned)}
+
+
+def as_of_now(tenant: int, rows: list[Inventory]) -> list[Inventory]:
+    """Returns rows with the holds whose time is over counted as free."""
+    late = hold.overdue_units(tenant, [row.inventory_id for row in rows]) if rows else {}
+    for row in rows:
+        row.held -= late.get(row.inventory_id, 0)
+    return rows
 
 
 def option_of(tenant: int, sku: str | None, price_option_id: int, product_id: int) -> str | None:
@@ -83,32 +97,14 @@ def option_of(tenant: int, sku: str | None, price_option_id: int, product_id: in
     return None
 
 
-def take(tenant: int, wanted: Iterable[Wanted], source: str) -> None:
-    """Moves units of the rows from remaining to ordered: all of them, or OutOfStock and none.
-
-    Lines on one row are summed first, and rows are touched in one order, so that two orders cannot
-    deadlock.
-    """
-    by_row: dict[int, list[Wanted]] = defaultdict(list)
-    for line in wanted:
-        by_row[line.row.inventory_id].append(line)
-    short = [
-        (line.field, line.quantity, remain(line.row))
-        for lines in by_row.values()
-        if sum(line.quantity for line in lines) > remain(lines[0].row)
-        for line in lines
-    ]
-    if short:
-        raise OutOfStock(short)
-    for inventory_id in sorted(by_row):
-        lines = by_row[inventory_id]
-        quantity = sum(line.quantity for line in lines)
-        if _TAKE.run(tenant=tenant, inventory_id=inventory_id, quantity=quantity) != 1:
-            raise OutOfStock([(line.field, line.quantity, 0) for line in lines])
-        _enter(lines[0].row, "ordered", lines[0].row.ordered, quantity, source)
+def options(tenant: int) -> dict[str, str]:
+    """Returns the code of every option, by its code and by its sku."""
+    owned = ProductOption.tenant == tenant
+    found = ProductOption.select(ProductOption.option_code, ProductOption.sku).where(owned)
+    return {name: code for code, sku in tuples(found) for name in (sku, code) if name}
 
 
-def batch_set(tenant: int, settings: list[Setting]) -> list[Inventory]:
+def batch_set(tenant: int, settings: list[Setting], actor: str) -> list[Inventory]:
     """Puts rows up for sale or moves their maximum: all of them, or none.
 
     Raises NotFound (unknown option), InvalidField (a day that does not exist, a row or a code
@@ -116,7 +112,7 @@ def batch_set(tenant: int, settings: list[Setting]) -> list[Inventory]:
     """
     _refuse_repeats(settings)
     _refuse_unknown_options(tenant, settings)
-    return [_set(tenant, setting) for setting in settings]
+    return [_set(tenant, setting, Cause(actor, "set")) for setting in settings]
 
 
 def page(tenant: int, product: Product, number: int, size: int) -> list[Inventory]:
@@ -132,7 +128,54 @@ def page(tenant: int, product: Product, number: int, size: int) -> list[Inventor
         .order_by(Inventory.option_code, Inventory.date, Inventory.inventory_code)
         .paginate(number, size)
     )
-    return list(rows)
+    return as_of_now(tenant, list(rows))
+
+
+def list_page(
+    tenant: int, option: str, dates: tuple[str, str], after: tuple[str, str] | None, size: int
+) -> list[Inventory]:
+    """Returns up to `size` rows after an (option, date), in that order; empty filters match all."""
+    owned = Inventory.tenant == tenant
+    if option:
+        owned &= Inventory.option_code == option.lower()
+    if dates[0]:
+        owned &= Inventory.date >= dates[0]
+    if dates[1]:
+        owned &= Inventory.date <= dates[1]
+    if after:
+        later = (Inventory.option_code == after[0]) & (Inventory.date > after[1])
+        owned &= (Inventory.option_code > after[0]) | later
+    rows = Inventory.select().where(owned).order_by(Inventory.option_code, Inventory.date)
+    return as_of_now(tenant, list(rows.limit(size)))
+
+
+def ledger_page(tenant: int, code: str, before: int | None, size: int) -> list[InventoryLedger]:
+    """Returns up to `size` movements of a row before an entry, the newest first. Raises
+    NotFound.
+    """
+    owned = (Inventory.tenant == tenant) & (Inventory.inventory_code == code.lower())
+    row = Inventory.get_or_none(owned)
+    if row is None:
+        raise NotFound(f"there is no stock row {code}")
+    ledger = InventoryLedger
+    of_row = (ledger.tenant == tenant) & (ledger.inventory_id == row.inventory_id)
+    if before is not None:
+        of_row &= ledger.entry_id < before
+    return list(ledger.select().where(of_row).order_by(ledger.entry_id.desc()).limit(size))
+
+
+def adjust(tenant: int, row: Inventory, to: int, expected: int | None, cause: Cause) -> Inventory:
+    """Moves a row's maximum. Raises BelowCommitted, InvalidField, and EtagMismatch when the maximum
+    is not the expected one.
+    """
+    if expected is not None and row.max_quantity != expected:
+        text = f"max_quantity is {row.max_quantity}, not {expected}"
+        raise EtagMismatch(revision.etag(row.revision), text)
+    if not 0 <= to <= MAX_UNITS:
+        raise InvalidField("delta", "would leave the bounds of max_quantity")
+    if row.max_quantity != to:
+        _move_max(row, to, cause)
+    return as_of_now(tenant, [row])[0]
 
 
 def product(tenant: int, idcode: str) -> tuple[Product, dict[str, int]]:
@@ -185,19 +228,21 @@ def _refuse_unknown_options(tenant: int, settings: list[Setting]) -> None:
         raise NotFound(f"there is no option {min(missing)}")
 
 
-def _set(tenant: int, setting: Setting) -> Inventory:
+def _set(tenant: int, setting: Setting, cause: Cause) -> Inventory:
     row = find(tenant, setting.option_code, setting.date)
     if row is None:
-        return _open(tenant, setting)
+        return _open(tenant, setting, cause)
     _refuse_other_code(setting, row)
     if row.max_quantity != setting.max_quantity:
-        _move_max(row, setting.max_quantity)
+        _move_max(row, setting.max_quantity, cause)
     return row
 
 
-def _open(tenant: int, setting: Setting) -> Inventory:
+def _open(tenant: int, setting: Setting, cause: Cause) -> Inventory:
     code = setting.inventory_code.lower() or str(uuid.uuid4())
-    if Inventory.get_or_none((Inventory.tenant == tenant) & (Inventory.inventory_code == code)):
+    if setting.inventory_code and Inventory.get_or_none(
+        (Inventory.tenant == tenant) & (Inventory.inventory_code == code)
+    ):
         raise InvalidField(f"{setting.field}.inventory_code", "belongs to another row")
     row = Inventory(
         tenant=tenant,
@@ -208,7 +253,7 @@ def _open(tenant: int, setting: Setting) -> Inventory:
         max_quantity=setting.max_quantity,
     )
     insert(row)
-    _enter(row, "max", 0, setting.max_quantity, "set")
+    enter(tenant, row.inventory_id, "max", 0, setting.max_quantity, cause)
     _tell(row)
     return row
 
@@ -218,33 +263,19 @@ def _refuse_other_code(setting: Setting, row: Inventory) -> None:
         raise InvalidField(f"{setting.field}.inventory_code", "differs from the row's own code")
 
 
-def _move_max(row: Inventory, to: int) -> None:
+def _move_max(row: Inventory, to: int, cause: Cause) -> None:
+    hold.free_overdue(row.tenant, [row.inventory_id])
     owned = (Inventory.tenant == row.tenant) & (Inventory.inventory_id == row.inventory_id)
+    seen = Inventory.max_quantity == row.max_quantity
     enough = Inventory.ordered + Inventory.held <= to
-    if Inventory.update(max_quantity=to).where(owned & enough).execute() != 1:
-        raise BelowCommitted(
-            f"option {row.option_code} on {row.date} has {row.ordered + row.held} ordered and held"
-        )
-    _enter(row, "max", row.max_quantity, to - row.max_quantity, "set")
-    row.max_quantity = to
+    change = Inventory.update(max_quantity=to, revision=Inventory.revision + 1)
+    if change.where(owned & seen & enough).execute() != 1:
+        raise BelowCommitted(f"more of option {row.option_code} on {row.date} is ordered and held")
+    enter(row.tenant, row.inventory_id, "max", row.max_quantity, to - row.max_quantity, cause)
+    fresh = by_ids(row.tenant, [row.inventory_id])[row.inventory_id]
+    row.__data__.update(fresh.__data__)
     _tell(row)
 
 
 def _tell(row: Inventory) -> None:
     event.record(row.tenant, "inventory.set", row.inventory_code, max_quantity=row.max_quantity)
-
-
-def _enter(row: Inventory, counter: str, before: int, delta: int, source: str) -> None:
-    insert(
-        InventoryLedger(
-            tenant=row.tenant,
-            entry_id=ids.new_id(),
-            inventory_id=row.inventory_id,
-            counter=counter,
-            before=before,
-            delta=delta,
-            after=before + delta,
-            source=source,
-            create_ms=ids.now_ms(),
-        )
-    )

@@ -2,9 +2,10 @@
 and number.
 """
 
-from storage import draft_item, event, ids, inventory, store
-from storage.errors import InvalidField, NoOrders, NotFound, OrderExists
+from storage import draft_item, event, hold, ids, inventory, store, tenant
+from storage.errors import InvalidField, NoOrders, NoStockRow, NotFound, OrderExists
 from storage.money import LIMIT
+from storage.movement import Cause, Wanted, take
 from storage.sql import Prepared, insert, param
 from storage.tables import Inventory, Order, OrderItem
 
@@ -56,11 +57,14 @@ _ITEMS = Prepared(
 )
 
 
-def create(order: Order, lines: list[OrderItem]) -> tuple[Order, list[OrderItem]]:
+def create(
+    order: Order, lines: list[OrderItem], hold_id: str = ""
+) -> tuple[Order, list[OrderItem]]:
     """Adds an order with its lines, a draft's included, and takes the stock of its tracked lines.
 
     Needs tenant, store and user_id; gives the order its id and, as its number, the id in decimal.
-    Raises DraftNotOrderable, OutOfStock, and InvalidField for a total that is negative or absurd.
+    A hold gives its units to the order first. Raises DraftNotOrderable, OutOfStock, NoStockRow,
+    NotFound and HoldNotActive (the hold), InvalidField (a total that is negative or absurd).
     """
     order.order_id = ids.new_id()
     order.order_number = str(order.order_id)
@@ -68,7 +72,7 @@ def create(order: Order, lines: list[OrderItem]) -> tuple[Order, list[OrderItem]
     if order.draft:
         lines = [*lines, *draft_item.take_for_order(order.tenant, order.draft, order.order_id)]
     order.grand_total = _total(lines)
-    _take_stock(order, lines)
+    _take_stock(order, lines, hold_id)
     add(order)
     for position, line in enumerate(lines, 1):
         line.order_item_id = str(position)
@@ -145,18 +149,6 @@ def recent(tenant: int, store_code: str, customer: str) -> list[tuple[str, int, 
     return [(number, total, at) for number, total, at in rows]
 
 
-def set_status(order: Order, status: str) -> None:
-    """Moves an order to a status, unless it is there."""
-    if order.status == status:
-        return
-    order.status = status
-    order.revision += 1
-    order.update_ms = ids.now_ms()
-    Order.update(status=status, revision=order.revision, update_ms=order.update_ms).where(
-        (Order.tenant == order.tenant) & (Order.order_id == order.order_id)
-    ).execute()
-
-
 def _total(lines: list[OrderItem]) -> int:
     total = sum(line.total for line in lines)
     if not 0 <= total <= LIMIT:
@@ -164,22 +156,38 @@ def _total(lines: list[OrderItem]) -> int:
     return total
 
 
-def _take_stock(order: Order, lines: list[OrderItem]) -> None:
+def _take_stock(order: Order, lines: list[OrderItem], hold_id: str) -> None:
     wanted = []
     for index, line in enumerate(lines):
-        if line.date is None:
-            continue
-        inventory.real_day(f"quoteItems[{index}].date", line.date)
-        row = _stock_row(order.tenant, line)
+        row = _stock_row(order.tenant, index, line)
         if row is not None:
-            line.option_code = row.option_code
-            wanted.append(inventory.Wanted(f"quoteItems[{index}]", row, line.quantity))
+            line.option_code, line.date = row.option_code, row.date
+            line.inventory_id = row.inventory_id
+            wanted.append(Wanted(f"quoteItems[{index}]", row.inventory_id, line.quantity))
+    if lines:
+        _refuse_unmatched(order.tenant, lines)
+    if hold_id:
+        hold.use(order.tenant, hold_id, order.client)
     if wanted:
-        inventory.take(order.tenant, wanted, f"orders/{order.order_id}")
+        hold.free_overdue(order.tenant, {want.inventory_id for want in wanted})
+        take(order.tenant, wanted, Cause(order.client, f"orders/{order.order_id}"))
 
 
-def _stock_row(tenant: int, line: OrderItem) -> Inventory | None:
+def _refuse_unmatched(tenant_id: int, lines: list[OrderItem]) -> None:
+    unmatched = [f"quoteItems[{i}]" for i, line in enumerate(lines) if line.inventory_id is None]
+    if unmatched and tenant.stock_policy(tenant_id) == "REQUIRE_MATCH":
+        raise NoStockRow(f"no stock row matches {', '.join(unmatched[:10])}")
+
+
+def _stock_row(tenant_id: int, index: int, line: OrderItem) -> Inventory | None:
+    """Returns the stock row a line names; without a day, the only row of its option."""
+    if line.date is not None:
+        inventory.real_day(f"quoteItems[{index}].date", line.date)
     option = line.option_code or inventory.option_of(
-        tenant, line.sku, line.price_option_id, line.product_id
+        tenant_id, line.sku, line.price_option_id, line.product_id
     )
-    return inventory.find(tenant, option, line.date) if option and line.date else None
+    if not option:
+        return None
+    if line.date is None:
+        return inventory.only_row(tenant_id, option.lower())
+    return inventory.find(tenant_id, option, line.date)

@@ -25,6 +25,8 @@ from peewee import CharField as VarcharField
 DB = DatabaseProxy()
 
 ORDER_STATUSES = ("NEW", "CONFIRMED", "PICKING", "PACKED", "SHIPPED", "DELIVERED", "CANCELLED")
+HOLD_STATES = ("ACTIVE", "CONFIRMED", "RELEASED", "EXPIRED")
+STOCK_POLICIES = ("TRACK_WHEN_MATCHED", "REQUIRE_MATCH")
 OPERATION_STATES = ("PENDING", "RUNNING", "SUCCEEDED", "FAILED")
 ITEM_TYPES = ("comum", "expresso")
 
@@ -53,6 +55,9 @@ class Tenant(Row):
     tenant = IntegerField(primary_key=True)
     name = VarcharField(unique=True)
     entity_number = VarcharField(default="")
+    stock_policy = VarcharField(
+        32, default="TRACK_WHEN_MATCHED", constraints=[_one_of("stock_policy", STOCK_POLICIES)]
+    )
     create_ms = BigIntegerField()
 
 
@@ -152,6 +157,7 @@ class Inventory(Row):
     max_quantity = IntegerField()
     ordered = IntegerField(default=0)
     held = IntegerField(default=0)
+    revision = IntegerField(default=1)
 
     class Meta:
         table_name = "inventory"
@@ -172,7 +178,9 @@ class InventoryLedger(Row):
     before = IntegerField()
     delta = IntegerField()
     after = IntegerField()
+    actor = VarcharField(128)
     source = VarcharField()
+    reason = VarcharField()
     create_ms = BigIntegerField()
 
     class Meta:
@@ -181,15 +189,53 @@ class InventoryLedger(Row):
         constraints = (Check("before + delta = after"),)
 
 
+class Hold(Row):
+    """Units of some rows, kept back until a time."""
+
+    hold_id = FixedCharField(32)
+    state = VarcharField(9, constraints=[_one_of("state", HOLD_STATES)])
+    expire_ms = BigIntegerField()
+    client = VarcharField(128)
+    revision = IntegerField(default=1)
+    create_ms = BigIntegerField()
+
+    class Meta:
+        primary_key = CompositeKey("tenant", "hold_id")
+
+
+class HoldLine(Row):
+    """Units of one row in a hold; `active` and `expire_ms` are the hold's, here to be found by
+    row.
+    """
+
+    hold_id = FixedCharField(32)
+    inventory_id = BigIntegerField()
+    quantity = IntegerField(constraints=[Check("quantity >= 1")])
+    active = BooleanField()
+    expire_ms = BigIntegerField()
+
+    class Meta:
+        primary_key = CompositeKey("tenant", "hold_id", "inventory_id")
+        indexes = (
+            (("tenant", "inventory_id", "active", "expire_ms"), False),
+            (("active", "expire_ms"), False),
+        )
+
+
 class Draft(Row):
     """A basket: open until an order takes it."""
 
     draft = VarcharField()
+    display_name = VarcharField(default="")
     order_id = BigIntegerField(null=True)
+    delete_ms = BigIntegerField(null=True)
+    revision = IntegerField(default=1)
     create_ms = BigIntegerField()
+    update_ms = BigIntegerField()
 
     class Meta:
         primary_key = CompositeKey("tenant", "draft")
+        constraints = (Check("order_id IS NULL OR delete_ms IS NULL"),)
 
 
 class DraftItem(Row):
@@ -240,6 +286,7 @@ class Order(Row):
     use_shipping_account = BooleanField(null=True)
     notes = VarcharField(200, null=True)
     draft = VarcharField(null=True)
+    client = VarcharField(128, default="")
     grand_total = BigIntegerField(constraints=[Check("grand_total >= 0")])
     revision = IntegerField(default=1)
     create_ms = BigIntegerField()
@@ -267,12 +314,28 @@ class OrderItem(Row):
     sku = VarcharField(null=True)
     option_code = FixedCharField(36, null=True)
     date = FixedCharField(10, null=True)
+    inventory_id = BigIntegerField(null=True)
     depot = VarcharField(null=True)
     type = VarcharField(8, default="comum", constraints=[_one_of("type", ITEM_TYPES)])
     wave_id = BigIntegerField(null=True)
 
     class Meta:
         primary_key = CompositeKey("tenant", "order_id", "order_item_id")
+
+
+class OrderStatus(Row):
+    """A status that an order moved to; the first, NEW, is the order's own creation."""
+
+    order_id = BigIntegerField()
+    change_id = BigIntegerField()
+    status = VarcharField(16, constraints=[_one_of("status", ORDER_STATUSES)])
+    actor = VarcharField(128)
+    reason = VarcharField()
+    create_ms = BigIntegerField()
+
+    class Meta:
+        table_name = "order_statuses"
+        primary_key = CompositeKey("tenant", "order_id", "change_id")
 
 
 class Wave(Row):
@@ -306,6 +369,7 @@ class Checkout(Row):
 
     class Meta:
         primary_key = CompositeKey("tenant", "external_number")
+        indexes = ((("tenant", "store", "external_number"), False),)
 
 
 class CheckoutItem(Row):

@@ -18,6 +18,7 @@ credentials.
 VALID_KEYS_MAX = 2
 """Keys a client may have at once: the one in use and the one that replaces it."""
 
+_TENANT = Prepared(lambda: Tenant.select().where(Tenant.tenant == param("tenant")))
 _KEY = Prepared(lambda: across_tenants(ApiKey.select().where(ApiKey.key_id == param("key_id"))))
 _CLIENT = Prepared(
     lambda: across_tenants(ApiClient.select().where(ApiClient.client_id == param("client_id")))
@@ -40,6 +41,24 @@ def ensure_first(name: str, entity_number: str) -> None:
     """Adds the first tenant to a new order book."""
     if not Tenant.select().where(Tenant.tenant == FIRST).exists():
         create(name, entity_number)
+
+
+def stock_policy(tenant: int) -> str:
+    """Returns what becomes of a tenant's lines that match no stock row."""
+    row = _TENANT.one(Tenant, tenant=tenant)
+    return row.stock_policy if row is not None else "TRACK_WHEN_MATCHED"
+
+
+def set_stock_policy(tenant: int, policy: str) -> Tenant:
+    """Tells what becomes of a tenant's lines that match no stock row. Raises NotFound."""
+    row = _TENANT.one(Tenant, tenant=tenant)
+    if row is None:
+        raise NotFound(f"there is no tenant {tenant}")
+    if row.stock_policy != policy:
+        Tenant.update(stock_policy=policy).where(Tenant.tenant == tenant).execute()
+        event.record(tenant, "tenant.stock_policy_set", row.name, policy=policy)
+        row.stock_policy = policy
+    return row
 
 
 def list_all() -> list[Tenant]:

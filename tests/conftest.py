@@ -19,9 +19,13 @@ import grpc
 import httpx
 import pytest
 from google.longrunning import operations_pb2_grpc
+from hypothesis import HealthCheck, settings
+from inside import Book, Served, opened, serving
+from invariants import assert_invariants
 from till.v1 import (
     checkout_pb2_grpc,
     draft_item_pb2_grpc,
+    draft_pb2_grpc,
     inventory_pb2_grpc,
     order_pb2_grpc,
     store_pb2_grpc,
@@ -30,6 +34,9 @@ from till.v1 import (
 from server import development
 from server.config import Config
 
+# A slow machine is no failure.
+settings.register_profile("till", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("till")
 T = TypeVar("T")
 ROOT = Path(__file__).parent.parent
 PATIENCE_SECONDS = 60.0
@@ -74,7 +81,7 @@ def till(*command: str, **settings: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "server.cli", *command],
         cwd=ROOT,
-        env=_environment() | settings,
+        env=environment() | settings,
         capture_output=True,
         text=True,
     )
@@ -92,11 +99,15 @@ class Stack:
         settings: dict[str, str] | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        server, rest, self.grpc, admin = (f"127.0.0.1:{port}" for port in _free_ports(4))
+        server, rest, self.grpc, admin = (f"127.0.0.1:{port}" for port in free_ports(4))
         self.admin = f"http://{admin}"
         self.database = folder / "till.db"
         url = f"{'https' if tls else 'http'}://{rest}"
-        self.rest = httpx.Client(base_url=url, timeout=PATIENCE_SECONDS, verify=tls or True)
+        trust = tls or True
+        self.rest = httpx.Client(base_url=url, timeout=PATIENCE_SECONDS, verify=trust)
+        self.operator = httpx.Client(
+            base_url=url, timeout=PATIENCE_SECONDS, verify=trust, headers=CALLER
+        )
         self._log = folder / "stack.log"
         self.settings = {
             "TILL_DATABASE": f"sqlite:///{self.database}",
@@ -107,11 +118,12 @@ class Stack:
             **(settings or {}),
         }
         self.server = self.settings["TILL_GRPC_ADDRESS"]
+        self.environment = environment() | self.settings
         with self._log.open("wb") as log:
             self._supervisor = subprocess.Popen(
                 [sys.executable, "-m", "server.cli", "run"],
                 cwd=ROOT,
-                env=_environment() | self.settings,
+                env=self.environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -157,6 +169,7 @@ class Stack:
     def stop(self) -> None:
         """Stops the stack as SIGTERM does, and whatever is left of it by force."""
         self.rest.close()
+        self.operator.close()
         self._supervisor.terminate()
         with suppress(subprocess.TimeoutExpired):
             self._supervisor.wait(PATIENCE_SECONDS)
@@ -177,6 +190,7 @@ class Stubs:
     order: Any  # the same stub is awaited on an aio channel and not on a plain one
     checkout: Any
     draft: Any
+    drafts: Any
     inventory: Any
     store: Any
     operations: Any
@@ -188,6 +202,7 @@ class Stubs:
             order_pb2_grpc.OrderServiceStub(channel),
             checkout_pb2_grpc.CheckoutServiceStub(channel),
             draft_item_pb2_grpc.DraftItemServiceStub(channel),
+            draft_pb2_grpc.DraftServiceStub(channel),
             inventory_pb2_grpc.InventoryServiceStub(channel),
             store_pb2_grpc.StoreServiceStub(channel),
             operations_pb2_grpc.OperationsStub(channel),  # type: ignore[no-untyped-call]
@@ -198,13 +213,16 @@ class Stubs:
 def running(
     folder: Path, settings: dict[str, str] | None = None, tls: ssl.SSLContext | None = None
 ) -> Iterator[Stack]:
-    """Runs a stack whose files lie in this folder."""
+    """Runs a stack whose files lie in this folder; what its database holds at the end must be
+    right.
+    """
     stack = Stack(folder, settings, tls)
     try:
         stack.wait()
         yield stack
     finally:
         stack.stop()
+    assert_invariants(stack.database)
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +246,27 @@ def stubs(stack: Stack) -> Iterator[Stubs]:
         yield Stubs.of(channel)
 
 
-def _environment() -> dict[str, str]:
+@pytest.fixture
+def book(tmp_path: Path) -> Iterator[Book]:
+    """An order book in this process, for one test alone."""
+    with opened(tmp_path / "till.db") as book:
+        yield book
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    """A server in this process, without Envoy, for one test alone."""
+    with serving(tmp_path / "till.db") as served:
+        yield served
+
+
+@pytest.fixture
+def inner(served: Served) -> Stubs:
+    """The stubs of the server in this process."""
+    return Stubs.of(served.channel)
+
+
+def environment() -> dict[str, str]:
     """Returns this process's environment without settings, able to find the project and Envoy."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TILL_")}
     paths = [str(ROOT), str(ROOT / "generated"), kept.get("PYTHONPATH", "")]
@@ -237,7 +275,7 @@ def _environment() -> dict[str, str]:
     return kept
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [listener.getsockname()[1] for listener in sockets]
     for listener in sockets:

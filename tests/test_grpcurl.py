@@ -19,6 +19,7 @@ SERVICES = {
     "grpc.health.v1.Health",
     "till.v1.CheckoutService",
     "till.v1.DraftItemService",
+    "till.v1.DraftService",
     "till.v1.InventoryService",
     "till.v1.OrderService",
     "till.v1.StoreService",

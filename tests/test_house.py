@@ -89,7 +89,16 @@ def test_the_server_speaks_no_sql(path: Path) -> None:
 
 @pytest.mark.parametrize("path", sources("server"), ids=lambda path: path.name)
 def test_no_servicer_imports_another(path: Path) -> None:
-    stems = {"order", "checkout", "draft_item", "inventory", "store", "tenant", "operation"}
+    stems = {
+        "order",
+        "checkout",
+        "draft",
+        "draft_item",
+        "inventory",
+        "store",
+        "tenant",
+        "operation",
+    }
     others = {f"server.{stem}" for stem in stems - {path.stem}}
 
     assert path.stem == "app" or not others & set(imports(path))
@@ -130,7 +139,7 @@ def test_public_things_say_what_they_mean(path: Path) -> None:
 
 
 def test_one_stem_has_four_rooms() -> None:
-    for stem in ("order", "checkout", "draft_item", "inventory", "store", "tenant"):
+    for stem in ("order", "checkout", "draft", "draft_item", "inventory", "store", "tenant"):
         rooms = (f"protos/till/v1/{stem}.proto", f"server/{stem}.py", f"storage/{stem}.py")
         assert [
             room for room in (*rooms, f"tests/test_{stem}.py") if not (ROOT / room).exists()

@@ -447,6 +447,64 @@ class CheckoutItem(_message.Message):
 Global___CheckoutItem: _TypeAlias = CheckoutItem  # noqa: Y015
 
 @_typing.final
+class ListCheckoutsRequest(_message.Message):
+    """Which checkouts to read."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STORE_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    store: _builtins.str
+    """Only this store's."""
+    page_size: _builtins.int
+    """At most this many checkouts, up to 1000. The default value is 100."""
+    page_token: _builtins.str
+    """The next_page_token of the page before, under the same filter."""
+    def __init__(
+        self,
+        *,
+        store: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "store", b"store"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCheckoutsRequest: _TypeAlias = ListCheckoutsRequest  # noqa: Y015
+
+@_typing.final
+class ListCheckoutsResponse(_message.Message):
+    """One page of checkouts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHECKOUTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def checkouts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Checkout]:
+        """The checkouts, without items."""
+
+    def __init__(
+        self,
+        *,
+        checkouts: _abc.Iterable[Global___Checkout] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkouts", b"checkouts", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCheckoutsResponse: _TypeAlias = ListCheckoutsResponse  # noqa: Y015
+
+@_typing.final
 class GetProtocolRequest(_message.Message):
     """The protocol to look up."""
 

@@ -51,6 +51,11 @@ class CheckoutServiceStub:
                 request_serializer=till_dot_v1_dot_checkout__pb2.GetCheckoutRequest.SerializeToString,
                 response_deserializer=till_dot_v1_dot_checkout__pb2.Checkout.FromString,
                 _registered_method=True)
+        self.ListCheckouts = channel.unary_unary(
+                '/till.v1.CheckoutService/ListCheckouts',
+                request_serializer=till_dot_v1_dot_checkout__pb2.ListCheckoutsRequest.SerializeToString,
+                response_deserializer=till_dot_v1_dot_checkout__pb2.ListCheckoutsResponse.FromString,
+                _registered_method=True)
         self.GetProtocol = channel.unary_unary(
                 '/till.v1.CheckoutService/GetProtocol',
                 request_serializer=till_dot_v1_dot_checkout__pb2.GetProtocolRequest.SerializeToString,
@@ -89,6 +94,13 @@ class CheckoutServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListCheckouts(self, request, context):
+        """The ListCheckouts method returns checkouts without their items, by external number, in pages.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetProtocol(self, request, context):
         """The GetProtocol method returns a request to RecordCheckout as it was received, and its outcome.
         Errors: NOT_FOUND.
@@ -114,6 +126,11 @@ def add_CheckoutServiceServicer_to_server(servicer, server):
                     servicer.GetCheckout,
                     request_deserializer=till_dot_v1_dot_checkout__pb2.GetCheckoutRequest.FromString,
                     response_serializer=till_dot_v1_dot_checkout__pb2.Checkout.SerializeToString,
+            ),
+            'ListCheckouts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCheckouts,
+                    request_deserializer=till_dot_v1_dot_checkout__pb2.ListCheckoutsRequest.FromString,
+                    response_serializer=till_dot_v1_dot_checkout__pb2.ListCheckoutsResponse.SerializeToString,
             ),
             'GetProtocol': grpc.unary_unary_rpc_method_handler(
                     servicer.GetProtocol,
@@ -204,6 +221,33 @@ class CheckoutService:
             '/till.v1.CheckoutService/GetCheckout',
             till_dot_v1_dot_checkout__pb2.GetCheckoutRequest.SerializeToString,
             till_dot_v1_dot_checkout__pb2.Checkout.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCheckouts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/till.v1.CheckoutService/ListCheckouts',
+            till_dot_v1_dot_checkout__pb2.ListCheckoutsRequest.SerializeToString,
+            till_dot_v1_dot_checkout__pb2.ListCheckoutsResponse.FromString,
             options,
             channel_credentials,
             insecure,

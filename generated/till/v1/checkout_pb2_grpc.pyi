@@ -49,6 +49,8 @@ class CheckoutServiceStub:
     """The GetCheckout method returns a checkout with its items.
     Errors: NOT_FOUND.
     """
+    ListCheckouts: _grpc.UnaryUnaryMultiCallable[_checkout_pb2.ListCheckoutsRequest, _checkout_pb2.ListCheckoutsResponse]
+    """The ListCheckouts method returns checkouts without their items, by external number, in pages."""
     GetProtocol: _grpc.UnaryUnaryMultiCallable[_checkout_pb2.GetProtocolRequest, _checkout_pb2.Protocol]
     """The GetProtocol method returns a request to RecordCheckout as it was received, and its outcome.
     Errors: NOT_FOUND.
@@ -75,6 +77,8 @@ class CheckoutServiceAsyncStub(CheckoutServiceStub):
     """The GetCheckout method returns a checkout with its items.
     Errors: NOT_FOUND.
     """
+    ListCheckouts: _aio.UnaryUnaryMultiCallable[_checkout_pb2.ListCheckoutsRequest, _checkout_pb2.ListCheckoutsResponse]  # type: ignore[assignment]
+    """The ListCheckouts method returns checkouts without their items, by external number, in pages."""
     GetProtocol: _aio.UnaryUnaryMultiCallable[_checkout_pb2.GetProtocolRequest, _checkout_pb2.Protocol]  # type: ignore[assignment]
     """The GetProtocol method returns a request to RecordCheckout as it was received, and its outcome.
     Errors: NOT_FOUND.
@@ -116,6 +120,14 @@ class CheckoutServiceServicer(metaclass=_abc_1.ABCMeta):
         """The GetCheckout method returns a checkout with its items.
         Errors: NOT_FOUND.
         """
+
+    @_abc_1.abstractmethod
+    def ListCheckouts(
+        self,
+        request: _checkout_pb2.ListCheckoutsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_checkout_pb2.ListCheckoutsResponse, _abc.Awaitable[_checkout_pb2.ListCheckoutsResponse]]:
+        """The ListCheckouts method returns checkouts without their items, by external number, in pages."""
 
     @_abc_1.abstractmethod
     def GetProtocol(

@@ -270,7 +270,9 @@ Global___SubmitDraftItemMetadata: _TypeAlias = SubmitDraftItemMetadata  # noqa: 
 
 @_typing.final
 class DraftItem(_message.Message):
-    """An item of a draft, with the server's own times beside the client's."""
+    """An item of a draft, with the server's own times beside the client's. What an update may change is a single-member
+    oneof, or a wrapper, so that an update without a mask tells false, 0 and "" from unset.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -322,7 +324,7 @@ class DraftItem(_message.Message):
     is_deleted: _builtins.bool
     """Whether the item is deleted."""
     deleted_at: _builtins.str
-    """When it was deleted, as the client sent it."""
+    """When it was deleted, RFC 3339, as the client sent it or by the server's clock."""
     created_at: _builtins.str
     """When the client made it, as sent."""
     updated_at: _builtins.str
@@ -394,11 +396,30 @@ class DraftItem(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "gsi_1_sk", b"gsi_1_sk", "line_number", b"line_number", "line_total", b"line_total", "schema_version", b"schema_version", "unit_price", b"unit_price", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "gsi_1_sk", b"gsi_1_sk", "is_active", b"is_active", "line_number", b"line_number", "line_total", b"line_total", "maybe_is_active", b"maybe_is_active", "maybe_product_name", b"maybe_product_name", "maybe_product_number", b"maybe_product_number", "maybe_quantity", b"maybe_quantity", "maybe_sku", b"maybe_sku", "product_name", b"product_name", "product_number", b"product_number", "quantity", b"quantity", "schema_version", b"schema_version", "sku", b"sku", "unit_price", b"unit_price", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkout_draft_id", b"checkout_draft_id", "checkout_draft_item_id", b"checkout_draft_item_id", "create_time", b"create_time", "created_at", b"created_at", "deleted_at", b"deleted_at", "entity_number", b"entity_number", "etag", b"etag", "gsi_1_pk", b"gsi_1_pk", "gsi_1_sk", b"gsi_1_sk", "idempotency_key", b"idempotency_key", "is_active", b"is_active", "is_deleted", b"is_deleted", "line_number", b"line_number", "line_total", b"line_total", "pk", b"pk", "product_name", b"product_name", "product_number", b"product_number", "quantity", b"quantity", "revision", b"revision", "schema_version", b"schema_version", "sku", b"sku", "unit_price", b"unit_price", "update_time", b"update_time", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkout_draft_id", b"checkout_draft_id", "checkout_draft_item_id", b"checkout_draft_item_id", "create_time", b"create_time", "created_at", b"created_at", "deleted_at", b"deleted_at", "entity_number", b"entity_number", "etag", b"etag", "gsi_1_pk", b"gsi_1_pk", "gsi_1_sk", b"gsi_1_sk", "idempotency_key", b"idempotency_key", "is_active", b"is_active", "is_deleted", b"is_deleted", "line_number", b"line_number", "line_total", b"line_total", "maybe_is_active", b"maybe_is_active", "maybe_product_name", b"maybe_product_name", "maybe_product_number", b"maybe_product_number", "maybe_quantity", b"maybe_quantity", "maybe_sku", b"maybe_sku", "pk", b"pk", "product_name", b"product_name", "product_number", b"product_number", "quantity", b"quantity", "revision", b"revision", "schema_version", b"schema_version", "sku", b"sku", "unit_price", b"unit_price", "update_time", b"update_time", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_maybe_is_active: _TypeAlias = _typing.Literal["is_active"]  # noqa: Y015
+    _WhichOneofArgType_maybe_is_active: _TypeAlias = _typing.Literal["maybe_is_active", b"maybe_is_active"]  # noqa: Y015
+    _WhichOneofReturnType_maybe_product_name: _TypeAlias = _typing.Literal["product_name"]  # noqa: Y015
+    _WhichOneofArgType_maybe_product_name: _TypeAlias = _typing.Literal["maybe_product_name", b"maybe_product_name"]  # noqa: Y015
+    _WhichOneofReturnType_maybe_product_number: _TypeAlias = _typing.Literal["product_number"]  # noqa: Y015
+    _WhichOneofArgType_maybe_product_number: _TypeAlias = _typing.Literal["maybe_product_number", b"maybe_product_number"]  # noqa: Y015
+    _WhichOneofReturnType_maybe_quantity: _TypeAlias = _typing.Literal["quantity"]  # noqa: Y015
+    _WhichOneofArgType_maybe_quantity: _TypeAlias = _typing.Literal["maybe_quantity", b"maybe_quantity"]  # noqa: Y015
+    _WhichOneofReturnType_maybe_sku: _TypeAlias = _typing.Literal["sku"]  # noqa: Y015
+    _WhichOneofArgType_maybe_sku: _TypeAlias = _typing.Literal["maybe_sku", b"maybe_sku"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_maybe_is_active) -> _WhichOneofReturnType_maybe_is_active | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_maybe_product_name) -> _WhichOneofReturnType_maybe_product_name | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_maybe_product_number) -> _WhichOneofReturnType_maybe_product_number | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_maybe_quantity) -> _WhichOneofReturnType_maybe_quantity | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_maybe_sku) -> _WhichOneofReturnType_maybe_sku | None: ...
 
 Global___DraftItem: _TypeAlias = DraftItem  # noqa: Y015
 

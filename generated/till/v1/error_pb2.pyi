@@ -41,7 +41,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_OUT_OF_STOCK: _ErrorReason.ValueType  # 8
     """FAILED_PRECONDITION: too little is left; the violations say what was asked and what is left."""
     ERROR_REASON_DRAFT_NOT_ORDERABLE: _ErrorReason.ValueType  # 9
-    """FAILED_PRECONDITION: the draft is unknown, empty, or already ordered."""
+    """FAILED_PRECONDITION: the draft is unknown, empty, deleted, or already ordered."""
     ERROR_REASON_CHECKOUT_INVALID: _ErrorReason.ValueType  # 10
     """INVALID_ARGUMENT or FAILED_PRECONDITION: the checkout was refused; CheckoutError lists every fault."""
     ERROR_REASON_BELOW_COMMITTED: _ErrorReason.ValueType  # 11
@@ -60,6 +60,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """RESOURCE_EXHAUSTED: the client called too often; RetryInfo says when to come again."""
     ERROR_REASON_CLIENT_NOT_USABLE: _ErrorReason.ValueType  # 18
     """FAILED_PRECONDITION: the API client is revoked, or has as many keys as it may have."""
+    ERROR_REASON_ETAG_MISMATCH: _ErrorReason.ValueType  # 19
+    """ABORTED: the thing changed since the caller saw it; ErrorInfo's metadata has the current `etag`."""
+    ERROR_REASON_STATUS_NOT_ALLOWED: _ErrorReason.ValueType  # 20
+    """FAILED_PRECONDITION: the order's status does not allow this move."""
+    ERROR_REASON_HOLD_NOT_ACTIVE: _ErrorReason.ValueType  # 21
+    """FAILED_PRECONDITION: the hold is expired, released or confirmed."""
+    ERROR_REASON_DRAFT_NOT_OPEN: _ErrorReason.ValueType  # 22
+    """FAILED_PRECONDITION: the draft is ordered or deleted."""
+    ERROR_REASON_NO_STOCK_ROW: _ErrorReason.ValueType  # 23
+    """FAILED_PRECONDITION: the tenant wants every line in stock, and some match no stock row."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The values of google.rpc.ErrorInfo.reason, without the prefix, in the domain `till`. Every error carries one."""
@@ -83,7 +93,7 @@ ERROR_REASON_NO_ORDERS: ErrorReason.ValueType  # 7
 ERROR_REASON_OUT_OF_STOCK: ErrorReason.ValueType  # 8
 """FAILED_PRECONDITION: too little is left; the violations say what was asked and what is left."""
 ERROR_REASON_DRAFT_NOT_ORDERABLE: ErrorReason.ValueType  # 9
-"""FAILED_PRECONDITION: the draft is unknown, empty, or already ordered."""
+"""FAILED_PRECONDITION: the draft is unknown, empty, deleted, or already ordered."""
 ERROR_REASON_CHECKOUT_INVALID: ErrorReason.ValueType  # 10
 """INVALID_ARGUMENT or FAILED_PRECONDITION: the checkout was refused; CheckoutError lists every fault."""
 ERROR_REASON_BELOW_COMMITTED: ErrorReason.ValueType  # 11
@@ -102,4 +112,14 @@ ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 17
 """RESOURCE_EXHAUSTED: the client called too often; RetryInfo says when to come again."""
 ERROR_REASON_CLIENT_NOT_USABLE: ErrorReason.ValueType  # 18
 """FAILED_PRECONDITION: the API client is revoked, or has as many keys as it may have."""
+ERROR_REASON_ETAG_MISMATCH: ErrorReason.ValueType  # 19
+"""ABORTED: the thing changed since the caller saw it; ErrorInfo's metadata has the current `etag`."""
+ERROR_REASON_STATUS_NOT_ALLOWED: ErrorReason.ValueType  # 20
+"""FAILED_PRECONDITION: the order's status does not allow this move."""
+ERROR_REASON_HOLD_NOT_ACTIVE: ErrorReason.ValueType  # 21
+"""FAILED_PRECONDITION: the hold is expired, released or confirmed."""
+ERROR_REASON_DRAFT_NOT_OPEN: ErrorReason.ValueType  # 22
+"""FAILED_PRECONDITION: the draft is ordered or deleted."""
+ERROR_REASON_NO_STOCK_ROW: ErrorReason.ValueType  # 23
+"""FAILED_PRECONDITION: the tenant wants every line in stock, and some match no stock row."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -212,6 +212,7 @@ class Inventory(_message.Message):
     REMAIN_QUANTITY_FIELD_NUMBER: _builtins.int
     ORDERED_QUANTITY_FIELD_NUMBER: _builtins.int
     HELD_QUANTITY_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     inventory_id: _builtins.int
     """The row's decimal id."""
     inventory_code: _builtins.str
@@ -228,6 +229,8 @@ class Inventory(_message.Message):
     """How many units are ordered."""
     held_quantity: _builtins.int
     """How many units are held."""
+    etag: _builtins.str
+    """Changes whenever the row changes."""
     def __init__(
         self,
         *,
@@ -239,10 +242,11 @@ class Inventory(_message.Message):
         remain_quantity: _builtins.int = ...,
         ordered_quantity: _builtins.int = ...,
         held_quantity: _builtins.int = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["date", b"date", "held_quantity", b"held_quantity", "inventory_code", b"inventory_code", "inventory_id", b"inventory_id", "max_quantity", b"max_quantity", "option_code", b"option_code", "ordered_quantity", b"ordered_quantity", "remain_quantity", b"remain_quantity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["date", b"date", "etag", b"etag", "held_quantity", b"held_quantity", "inventory_code", b"inventory_code", "inventory_id", b"inventory_id", "max_quantity", b"max_quantity", "option_code", b"option_code", "ordered_quantity", b"ordered_quantity", "remain_quantity", b"remain_quantity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

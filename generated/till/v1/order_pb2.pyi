@@ -39,6 +39,7 @@ class CreateOrderRequest(_message.Message):
     NOTES_FIELD_NUMBER: _builtins.int
     QUOTE_ITEMS_FIELD_NUMBER: _builtins.int
     CHECKOUT_DRAFT_ID_FIELD_NUMBER: _builtins.int
+    HOLD_ID_FIELD_NUMBER: _builtins.int
     requester_id: _builtins.int
     """The customer number placing the order."""
     user_id: _builtins.int
@@ -51,16 +52,14 @@ class CreateOrderRequest(_message.Message):
     """The billing address, from the customer profile."""
     shipping_method: _builtins.str
     """How the order is shipped."""
+    use_shipping_account: _builtins.bool
+    """Whether the customer's own shipping account is used. Unset means nobody said."""
+    notes: _builtins.str
+    """Special instructions, at most 200 characters."""
     checkout_draft_id: _builtins.str
     """A draft whose active items become lines of this order, exactly once."""
-    @_builtins.property
-    def use_shipping_account(self) -> _wrappers_pb2.BoolValue:
-        """Whether the customer's own shipping account is used. Unset means nobody said."""
-
-    @_builtins.property
-    def notes(self) -> _wrappers_pb2.StringValue:
-        """Special instructions, at most 200 characters."""
-
+    hold_id: _builtins.str
+    """A hold on stock that the order's lines use up; what they leave of it is released."""
     @_builtins.property
     def quote_items(self) -> _containers.RepeatedCompositeFieldContainer[Global___QuoteItem]:
         """The lines of the order; may be empty."""
@@ -74,16 +73,24 @@ class CreateOrderRequest(_message.Message):
         shipping_address_id: _builtins.int = ...,
         billing_address_id: _builtins.int = ...,
         shipping_method: _builtins.str = ...,
-        use_shipping_account: _wrappers_pb2.BoolValue | None = ...,
-        notes: _wrappers_pb2.StringValue | None = ...,
+        use_shipping_account: _builtins.bool = ...,
+        notes: _builtins.str = ...,
         quote_items: _abc.Iterable[Global___QuoteItem] | None = ...,
         checkout_draft_id: _builtins.str = ...,
+        hold_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["notes", b"notes", "use_shipping_account", b"use_shipping_account"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["notes", b"notes", "shipping_account", b"shipping_account", "special_instructions", b"special_instructions", "use_shipping_account", b"use_shipping_account"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["billing_address_id", b"billing_address_id", "checkout_draft_id", b"checkout_draft_id", "facility_id", b"facility_id", "notes", b"notes", "quote_items", b"quote_items", "requester_id", b"requester_id", "shipping_address_id", b"shipping_address_id", "shipping_method", b"shipping_method", "use_shipping_account", b"use_shipping_account", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["billing_address_id", b"billing_address_id", "checkout_draft_id", b"checkout_draft_id", "facility_id", b"facility_id", "hold_id", b"hold_id", "notes", b"notes", "quote_items", b"quote_items", "requester_id", b"requester_id", "shipping_account", b"shipping_account", "shipping_address_id", b"shipping_address_id", "shipping_method", b"shipping_method", "special_instructions", b"special_instructions", "use_shipping_account", b"use_shipping_account", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_shipping_account: _TypeAlias = _typing.Literal["use_shipping_account"]  # noqa: Y015
+    _WhichOneofArgType_shipping_account: _TypeAlias = _typing.Literal["shipping_account", b"shipping_account"]  # noqa: Y015
+    _WhichOneofReturnType_special_instructions: _TypeAlias = _typing.Literal["notes"]  # noqa: Y015
+    _WhichOneofArgType_special_instructions: _TypeAlias = _typing.Literal["special_instructions", b"special_instructions"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_shipping_account) -> _WhichOneofReturnType_shipping_account | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_special_instructions) -> _WhichOneofReturnType_special_instructions | None: ...
 
 Global___CreateOrderRequest: _TypeAlias = CreateOrderRequest  # noqa: Y015
 

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -25,16 +26,42 @@ class Tenant(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _StockPolicy:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StockPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Tenant._StockPolicy.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STOCK_POLICY_UNSPECIFIED: Tenant._StockPolicy.ValueType  # 0
+        """Means TRACK_WHEN_MATCHED."""
+        TRACK_WHEN_MATCHED: Tenant._StockPolicy.ValueType  # 1
+        """They are taken as they are."""
+        REQUIRE_MATCH: Tenant._StockPolicy.ValueType  # 2
+        """They are refused."""
+
+    class StockPolicy(_StockPolicy, metaclass=_StockPolicyEnumTypeWrapper):
+        """What becomes of order lines that match no stock row. The name is the JSON value (AIP-126, nested)."""
+
+    STOCK_POLICY_UNSPECIFIED: Tenant.StockPolicy.ValueType  # 0
+    """Means TRACK_WHEN_MATCHED."""
+    TRACK_WHEN_MATCHED: Tenant.StockPolicy.ValueType  # 1
+    """They are taken as they are."""
+    REQUIRE_MATCH: Tenant.StockPolicy.ValueType  # 2
+    """They are refused."""
+
     TENANT_ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     ENTITY_NUMBER_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    STOCK_POLICY_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.int
     """The server's number. Output only."""
     name: _builtins.str
     """A unique name."""
     entity_number: _builtins.str
     """The legal entity's number, e.g. `1001`."""
+    stock_policy: Global___Tenant.StockPolicy.ValueType
+    """What becomes of lines that match no stock row. Output only; see SetStockPolicy."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was added. Output only."""
@@ -46,14 +73,37 @@ class Tenant(_message.Message):
         name: _builtins.str = ...,
         entity_number: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        stock_policy: Global___Tenant.StockPolicy.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "entity_number", b"entity_number", "name", b"name", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "entity_number", b"entity_number", "name", b"name", "stock_policy", b"stock_policy", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Tenant: _TypeAlias = Tenant  # noqa: Y015
+
+@_typing.final
+class SetStockPolicyRequest(_message.Message):
+    """What becomes of lines that match no stock row."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STOCK_POLICY_FIELD_NUMBER: _builtins.int
+    stock_policy: Global___Tenant.StockPolicy.ValueType
+    """The policy."""
+    def __init__(
+        self,
+        *,
+        stock_policy: Global___Tenant.StockPolicy.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["stock_policy", b"stock_policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetStockPolicyRequest: _TypeAlias = SetStockPolicyRequest  # noqa: Y015
 
 @_typing.final
 class CreateTenantRequest(_message.Message):

@@ -46,6 +46,11 @@ class TenantServiceStub:
                 request_serializer=till_dot_v1_dot_tenant__pb2.ListTenantsRequest.SerializeToString,
                 response_deserializer=till_dot_v1_dot_tenant__pb2.ListTenantsResponse.FromString,
                 _registered_method=True)
+        self.SetStockPolicy = channel.unary_unary(
+                '/till.v1.TenantService/SetStockPolicy',
+                request_serializer=till_dot_v1_dot_tenant__pb2.SetStockPolicyRequest.SerializeToString,
+                response_deserializer=till_dot_v1_dot_tenant__pb2.Tenant.FromString,
+                _registered_method=True)
         self.CreateApiClient = channel.unary_unary(
                 '/till.v1.TenantService/CreateApiClient',
                 request_serializer=till_dot_v1_dot_tenant__pb2.CreateApiClientRequest.SerializeToString,
@@ -88,6 +93,13 @@ class TenantServiceServicer:
 
     def ListTenants(self, request, context):
         """The ListTenants method returns every tenant, the oldest first. Needs the scope `platform`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetStockPolicy(self, request, context):
+        """The SetStockPolicy method tells what becomes of lines that match no stock row, in the caller's tenant.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -142,6 +154,11 @@ def add_TenantServiceServicer_to_server(servicer, server):
                     servicer.ListTenants,
                     request_deserializer=till_dot_v1_dot_tenant__pb2.ListTenantsRequest.FromString,
                     response_serializer=till_dot_v1_dot_tenant__pb2.ListTenantsResponse.SerializeToString,
+            ),
+            'SetStockPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetStockPolicy,
+                    request_deserializer=till_dot_v1_dot_tenant__pb2.SetStockPolicyRequest.FromString,
+                    response_serializer=till_dot_v1_dot_tenant__pb2.Tenant.SerializeToString,
             ),
             'CreateApiClient': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateApiClient,
@@ -225,6 +242,33 @@ class TenantService:
             '/till.v1.TenantService/ListTenants',
             till_dot_v1_dot_tenant__pb2.ListTenantsRequest.SerializeToString,
             till_dot_v1_dot_tenant__pb2.ListTenantsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetStockPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/till.v1.TenantService/SetStockPolicy',
+            till_dot_v1_dot_tenant__pb2.SetStockPolicyRequest.SerializeToString,
+            till_dot_v1_dot_tenant__pb2.Tenant.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,130 @@
+"""What must be true of every order book at every moment, asked of the file itself."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+_LEDGER = """SELECT coalesce(sum(delta), 0) FROM inventory_ledger AS entry
+             WHERE entry.inventory_id = stock.inventory_id AND counter ="""
+
+BROKEN_BY = {
+    "a counter is the sum of its ledger": f"""
+        SELECT inventory_code FROM inventory AS stock WHERE max_quantity <> ({_LEDGER} 'max')
+        OR ordered <> ({_LEDGER} 'ordered') OR held <> ({_LEDGER} 'held')""",
+    "a ledger goes from zero to its counter without a jump": """
+        SELECT inventory_id FROM (
+            SELECT inventory_id, counter, before AS value, 1 AS n FROM inventory_ledger
+            UNION ALL SELECT inventory_id, counter, after, -1 FROM inventory_ledger
+            UNION ALL SELECT inventory_id, 'max', max_quantity, 1 FROM inventory
+            UNION ALL SELECT inventory_id, 'max', 0, -1 FROM inventory
+            UNION ALL SELECT inventory_id, 'ordered', ordered, 1 FROM inventory
+            UNION ALL SELECT inventory_id, 'ordered', 0, -1 FROM inventory)
+        GROUP BY inventory_id, counter, value HAVING sum(n) <> 0""",
+    "a ledger is about stock": """
+        SELECT entry_id FROM inventory_ledger
+        WHERE inventory_id NOT IN (SELECT inventory_id FROM inventory)""",
+    "no unit is sold twice": """
+        SELECT inventory_code FROM inventory
+        WHERE ordered < 0 OR held < 0 OR ordered + held > max_quantity""",
+    "units are taken for orders that exist": """
+        SELECT entry_id FROM inventory_ledger WHERE counter = 'ordered'
+        AND source NOT IN (SELECT 'orders/' || order_id FROM orders)""",
+    "one order per store and number": """
+        SELECT store, order_number FROM orders GROUP BY tenant, store, order_number
+        HAVING count(*) > 1""",
+    "an order is worth its lines": """
+        SELECT order_id FROM orders WHERE user_id IS NOT NULL AND grand_total <> (
+            SELECT coalesce(sum(total), 0) FROM order_items AS line
+            WHERE line.order_id = orders.order_id)""",
+    "a line belongs to an order": """
+        SELECT order_id, order_item_id FROM order_items
+        WHERE order_id NOT IN (SELECT order_id FROM orders)""",
+    "lines are counted from one, without gaps": """
+        SELECT order_id FROM order_items GROUP BY order_id
+        HAVING min(position) <> 1 OR max(position) <> count(*)
+        OR count(DISTINCT position) <> count(*)""",
+    "a picked item is in a wave of its store and type": """
+        SELECT line.order_id FROM order_items AS line JOIN orders USING (tenant, order_id)
+        LEFT JOIN waves AS wave ON wave.wave_id = line.wave_id
+        WHERE line.wave_id IS NOT NULL
+        AND (wave.type IS NOT line.type OR wave.store IS NOT orders.store)""",
+    "a wave holds something": """
+        SELECT wave_id FROM waves WHERE wave_id NOT IN
+            (SELECT wave_id FROM order_items WHERE wave_id IS NOT NULL)""",
+    "one storing per order and wave": """
+        SELECT order_id, wave_id FROM (
+            SELECT DISTINCT tenant, order_id, wave_id, 1 AS picked, 0 AS stored FROM order_items
+            WHERE wave_id IS NOT NULL
+            UNION ALL SELECT tenant, order_id, wave_id, 0, 1 FROM order_storings)
+        GROUP BY tenant, order_id, wave_id HAVING sum(picked) <> 1 OR sum(stored) <> 1""",
+    "what is packed was picked": """
+        SELECT packed.external_number, packed.item_number FROM checkout_items AS packed
+        LEFT JOIN order_items AS line USING (tenant, order_id, order_item_id)
+        LEFT JOIN checkouts USING (tenant, external_number)
+        WHERE line.wave_id IS NULL OR checkouts.store IS NULL""",
+    "a checkout packs orders of its own store": """
+        SELECT external_number FROM checkout_items JOIN checkouts USING (tenant, external_number)
+        JOIN orders USING (tenant, order_id) WHERE orders.store <> checkouts.store""",
+    "events have no gaps": """
+        SELECT tenant FROM events GROUP BY tenant HAVING min(seq) <> 1 OR max(seq) <> count(*)""",
+    "a draft is ordered at most once": """
+        SELECT draft FROM orders WHERE draft IS NOT NULL GROUP BY tenant, draft
+        HAVING count(*) > 1""",
+    "an ordered draft and its order know each other": """
+        SELECT drafts.draft FROM drafts LEFT JOIN orders USING (tenant, order_id)
+        WHERE drafts.order_id IS NOT NULL AND orders.draft IS NOT drafts.draft
+        UNION SELECT orders.draft FROM orders LEFT JOIN drafts USING (tenant, draft)
+        WHERE orders.draft IS NOT NULL AND drafts.order_id IS NOT orders.order_id""",
+    "an item is in a draft": """
+        SELECT item FROM draft_items LEFT JOIN drafts USING (tenant, draft)
+        WHERE drafts.create_ms IS NULL""",
+    "nothing is seen RUNNING": "SELECT operation FROM operations WHERE state = 'RUNNING'",
+    "what SUCCEEDED is there": """
+        SELECT operation FROM operations WHERE state = 'SUCCEEDED' AND NOT EXISTS (
+            SELECT 1 FROM draft_items AS known
+            WHERE known.tenant = operations.tenant AND known.item = operations.item)""",
+    "what FAILED, and nothing else, says why": """
+        SELECT operation FROM operations
+        WHERE (state = 'FAILED') <> (reason IS NOT NULL AND error IS NOT NULL)""",
+}
+"""What must be true, and a query for whatever breaks it."""
+
+ONE_ORDER_PER_KEY = """
+    SELECT orders.n, keys.n FROM
+        (SELECT count(*) AS n FROM orders WHERE user_id IS NOT NULL) AS orders,
+        (SELECT count(*) AS n FROM idempotency_keys WHERE rpc = 'CreateOrder') AS keys
+    WHERE orders.n <> keys.n"""
+"""Breaks where orders were created without the door, which asks for a key."""
+
+CREATED = {
+    "order.created": "SELECT tenant, CAST(order_id AS TEXT) FROM orders",
+    "draft_item.created": "SELECT tenant, item FROM draft_items",
+    "store.created": "SELECT tenant, store FROM stores",
+    "product.created": "SELECT tenant, product_code FROM products",
+}
+"""Which rows have exactly one event of a kind, and which events exactly one row."""
+
+
+def assert_invariants(path: Path, *, keyed: bool = True) -> None:
+    """Asserts that the order book in a file is right; `keyed` when every order came by a door."""
+    with closing(sqlite3.connect(path)) as database:
+        broken = {rule: database.execute(query).fetchall() for rule, query in BROKEN_BY.items()}
+        if keyed:
+            broken["one order per key"] = database.execute(ONE_ORDER_PER_KEY).fetchall()
+        for kind, query in CREATED.items():
+            told = "SELECT tenant, subject FROM events WHERE kind = ?"
+            events = sorted(database.execute(told, [kind]).fetchall())
+            rows = sorted(database.execute(query).fetchall())
+            broken[f"one {kind} for each"] = [*set(events) ^ set(rows)] or [
+                (len(events), len(rows)) for _ in range(len(events) != len(rows))
+            ]
+    found = {rule: rows for rule, rows in broken.items() if rows}
+    assert not found, found
+
+
+def dump(path: Path, *without: str) -> dict[str, list[tuple[object, ...]]]:
+    """Returns every row of every table but those named."""
+    with closing(sqlite3.connect(path)) as database:
+        tables = "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"
+        names = [name for (name,) in database.execute(tables) if name not in without]
+        return {name: database.execute(f"SELECT * FROM {name}").fetchall() for name in names}

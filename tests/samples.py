@@ -1,0 +1,78 @@
+"""Rows that many tests need, as storage takes them."""
+
+import hashlib
+
+from inside import TENANT
+
+from storage import inventory, order, store
+from storage.checkout_request import Item, Request
+from storage.once import Claim
+from storage.tables import DraftItem, Inventory, Order, OrderItem, Product, ProductOption
+
+DAY = "2031-05-01"
+
+
+def claim(key: str = "key", meaning: str = "meaning", **other: object) -> Claim:
+    """Returns a claim of a key for a request of this meaning."""
+    known = {"tenant": TENANT, "client": "client", "rpc": "Rpc"} | other
+    return Claim(key=key, fingerprint=hashlib.sha256(meaning.encode()).digest(), **known)
+
+
+def new_order(**fields: object) -> Order:
+    """Returns an order to create, as `POST /orders` makes it."""
+    return Order(tenant=TENANT, **{"store": "default", "user_id": 42} | fields)
+
+
+def line(quantity: int = 1, price: int = 0, **fields: object) -> OrderItem:
+    """Returns a line to create."""
+    return OrderItem(quantity=quantity, price=price, total=quantity * price, **fields)
+
+
+def order_lines(*lines: OrderItem, **fields: object) -> tuple[Order, list[OrderItem]]:
+    """Creates an order; a unit."""
+    return order.create(new_order(**fields), list(lines))
+
+
+def stock(option: str, units: int, day: str = DAY, code: str = "") -> Inventory:
+    """Puts units of an option up for sale; a unit."""
+    setting = inventory.Setting("rows[0]", option, day, units, code)
+    return inventory.batch_set(TENANT, [setting])[0]
+
+
+def product(*options: str, product_id: int = 0, **fields: object) -> Product:
+    """Registers a product with these option codes; a unit."""
+    known = {"option_id": 0, "sku": None, "price_option_id": None} | fields
+    rows = [ProductOption(tenant=TENANT, option_code=code, **known) for code in options]
+    asked = Product(tenant=TENANT, product_code="", product_id=product_id, display_name="")
+    return store.create_product(asked, rows)[0]
+
+
+def draft_item(name: str = "item", draft: str = "draft", **fields: object) -> DraftItem:
+    """Returns a draft item to submit."""
+    texts = ("entity_number", "product_number", "sku", "product_name")
+    stamps = ("deleted_at", "created_at", "updated_at", "idempotency_key")
+    unset = ("line_number", "unit_price", "line_total", "schema_version", "version")
+    known = {name: "" for name in (*texts, *stamps)} | {name: None for name in unset}
+    known |= {
+        "quantity": 1,
+        "is_active": True,
+        "is_deleted": False,
+    }
+    return DraftItem(tenant=TENANT, item=name, draft=draft, **known | fields)
+
+
+def packed(number: str, *, item: str = "", depot: str = "d", kind: str = "comum") -> Item:
+    """Returns an item of a checkout request."""
+    return Item(item or number, number, depot, 1, kind)
+
+
+def request(*items: Item, order: str = "o", external: str = "c", store: str = "s") -> Request:
+    """Returns a checkout request."""
+    return Request(store, order, external, list(items))
+
+
+def shop(code: str = "s", *depots: str) -> None:
+    """Registers a store and its depots; a unit."""
+    store.create(TENANT, code, "")
+    for name in depots or ("d",):
+        store.create_depot(TENANT, code, name)

@@ -1,0 +1,133 @@
+"""One call: its deadline is kept, its line is logged, and its credentials are nobody's business."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import grpc
+import pytest
+from alone import Alone, alone
+from conftest import CALLER, Stubs, keyed
+from inside import Served, refused
+from invariants import dump
+from till.v1 import order_pb2, store_pb2
+
+SECRET = "a-very-secret-word"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alone]:
+    """A server process whose log can be read."""
+    with alone(tmp_path_factory.mktemp("call")) as server:
+        yield server
+
+
+@contextmanager
+def held(database: Path) -> Iterator[None]:
+    """Lets nobody write, as another process that holds the lock does."""
+    with closing(sqlite3.connect(database, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.execute("ROLLBACK")
+
+
+@contextmanager
+def lost(database: Path, table: str) -> Iterator[None]:
+    """Takes a table away, which no code of ours foresees."""
+    with closing(sqlite3.connect(database, isolation_level=None)) as other:
+        other.execute(f"ALTER TABLE {table} RENAME TO lost")
+        yield
+        other.execute(f"ALTER TABLE lost RENAME TO {table}")
+
+
+def order_request(number: str) -> order_pb2.SubmitStoreOrderRequest:
+    """Returns a store's order."""
+    return order_pb2.SubmitStoreOrderRequest(
+        store_id="s", order_id=number, user_id="u", grand_total=1
+    )
+
+
+def test_a_call_that_expires_leaves_nothing(inner: Stubs, served: Served) -> None:
+    before = dump(served.path)
+    with held(served.path):
+        expired = refused(lambda: inner.order.SubmitStoreOrder(order_request("1"), timeout=0.2))
+        queued = refused(lambda: inner.order.SubmitStoreOrder(order_request("2"), timeout=0.2))
+        assert dump(served.path) == before
+
+    inner.order.SubmitStoreOrder(order_request("3"))
+
+    assert {expired[0], queued[0]} == {grpc.StatusCode.DEADLINE_EXCEEDED}
+    assert [row[3] for row in dump(served.path)["orders"]] == ["3"]
+
+
+def test_a_call_that_its_caller_cancels_leaves_nothing(inner: Stubs, served: Served) -> None:
+    with held(served.path):
+        calls = [inner.order.SubmitStoreOrder.future(order_request(str(n))) for n in range(2)]
+        refused(lambda: inner.order.SubmitStoreOrder(order_request("9"), timeout=0.2))
+        for call in calls:
+            call.cancel()
+        refused(lambda: inner.order.SubmitStoreOrder(order_request("9"), timeout=0.2))
+
+    inner.order.SubmitStoreOrder(order_request("3"))
+
+    assert [row[3] for row in dump(served.path)["orders"]] == ["3"]
+
+
+def test_each_call_is_one_line_under_its_request_id(server: Alone) -> None:
+    name = str(uuid4())
+
+    server.stubs.order.SubmitStoreOrder(order_request(name), metadata=(("x-request-id", name),))
+    refused(
+        lambda: server.stubs.order.SubmitStoreOrder(
+            order_request(name), metadata=(("x-request-id", f"{name}-again"),)
+        )
+    )
+
+    (line,) = server.calls(request_id=name)
+    assert line["method"] == "/till.v1.OrderService/SubmitStoreOrder"
+    assert (line["code"], line["level"], line["ms"] > 0) == ("OK", "info", True)
+    assert [each["code"] for each in server.calls(request_id=f"{name}-again")] == [
+        "FAILED_PRECONDITION"
+    ]
+
+
+def test_a_call_without_a_request_id_gets_one(server: Alone) -> None:
+    server.stubs.store.ListStores(store_pb2.ListStoresRequest())
+
+    (line,) = server.calls(method="/till.v1.StoreService/ListStores")
+    assert len(line["request_id"]) == 36
+
+
+def test_an_unexpected_error_is_told_by_its_request_id_alone(server: Alone) -> None:
+    name = str(uuid4())
+    headers = {**CALLER, "x-api-key": SECRET, "x-request-id": name}
+    headers["authorization"] = f"Bearer {SECRET}"
+
+    with lost(server.database, "orders"):
+        code, status = refused(
+            lambda: server.stubs.order.GetOrder(
+                order_pb2.GetOrderRequest(order_id=1), metadata=tuple(headers.items())
+            )
+        )
+
+    assert code is grpc.StatusCode.INTERNAL
+    assert status.message == f"internal error, request id {name}"
+    assert b"orders" not in status.SerializeToString()
+    server.calls(request_id=name, code="INTERNAL")
+    (line,) = server.lines("unexpected")
+    assert (line["request_id"], line["level"]) == (name, "error")
+    assert "no such table: orders" in line["exception"]
+
+
+def test_the_log_holds_no_credential(server: Alone) -> None:
+    name = str(uuid4())
+    headers = keyed() | {"x-api-key": SECRET, "authorization": f"Bearer {SECRET}"}
+    headers |= {"x-request-id": name, "channel": f"Code {SECRET}"}
+    asked = order_pb2.CreateOrderRequest(user_id=1)
+
+    refused(lambda: server.stubs.order.CreateOrder(asked, metadata=tuple(headers.items())))
+
+    server.calls(request_id=name, code="INVALID_ARGUMENT")
+    assert SECRET not in server.text()

@@ -1,0 +1,251 @@
+"""The engine: what is acknowledged is on disk, and what is refused leaves nothing."""
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from inside import TENANT, Book, opened
+from invariants import dump
+from peewee import IntegrityError
+
+from storage import ids, store
+from storage.engine import Engine
+from storage.errors import NotFound, Overloaded
+from storage.sql import insert
+from storage.tables import Store
+
+WAL_HEADER, FRAME_HEADER, PAGE = 32, 24, 4096
+
+
+def add(name: str) -> Callable[[], str]:
+    """Returns a unit that registers a store and returns its name."""
+
+    def unit() -> str:
+        insert(Store(tenant=TENANT, store=name, display_name="", create_ms=ids.now_ms()))
+        store.event.record(TENANT, "store.created", name)
+        return name
+
+    return unit
+
+
+def then(unit: Callable[[], object], error: Exception) -> Callable[[], object]:
+    """Returns a unit that does its work and then raises."""
+
+    def fail() -> object:
+        unit()
+        raise error
+
+    return fail
+
+
+def together(book: Book, *units: Callable[[], object]) -> list[Any]:
+    """Runs units side by side and returns their results or errors."""
+
+    async def run() -> list[Any]:
+        writes = [book.engine.write(unit) for unit in units]
+        return await asyncio.gather(*writes, return_exceptions=True)
+
+    return book.run(run())
+
+
+def stores(path: Path) -> set[str]:
+    """Returns the stores that are on disk, as another process sees them."""
+    with closing(sqlite3.connect(path)) as database:
+        return {name for (name,) in database.execute("SELECT store FROM stores")}
+
+
+def commits(path: Path) -> int:
+    """Returns how many commits the write-ahead log holds: frames that tell the database's size."""
+    frames = Path(f"{path}-wal").read_bytes()[WAL_HEADER:]
+    starts = range(0, len(frames), FRAME_HEADER + PAGE)
+    return sum(frames[start + 4 : start + 8] != bytes(4) for start in starts)
+
+
+def test_many_units_share_one_commit(book: Book) -> None:
+    before = commits(book.path)
+
+    made = together(book, *(add(f"s{number}") for number in range(200)))
+
+    assert made == [f"s{number}" for number in range(200)]
+    assert stores(book.path) == set(made)
+    assert commits(book.path) - before == 2, "the first alone, then all that came meanwhile"
+
+
+def test_a_crowd_larger_than_a_batch_is_served_in_order(book: Book) -> None:
+    ran: list[int] = []
+
+    together(book, *(lambda n=number: ran.append(n) for number in range(600)))
+
+    assert ran == list(range(600))
+
+
+@pytest.mark.parametrize("error", [NotFound("no"), ZeroDivisionError(), RecursionError()], ids=repr)
+def test_a_unit_that_raises_undoes_only_itself(book: Book, error: Exception) -> None:
+    before = commits(book.path)
+
+    made = together(book, add("a"), add("b"), then(add("c"), error), add("d"))
+
+    assert made == ["a", "b", error, "d"]
+    assert stores(book.path) == {"a", "b", "d"}
+    assert commits(book.path) - before == 2
+
+
+def test_a_refused_unit_that_is_alone_leaves_nothing(book: Book) -> None:
+    before = dump(book.path)
+
+    with pytest.raises(NotFound):
+        book.write(then(add("a"), NotFound("no")))
+
+    assert dump(book.path) == before
+
+
+def test_a_unit_that_lost_a_race_looks_again(book: Book) -> None:
+    book.write(add("taken"))
+    tries: list[str] = []
+
+    def unit() -> str:
+        tries.append("x")
+        add("half")()
+        return add("taken" if len(tries) == 1 else "free")()
+
+    assert book.write(unit) == "free"
+    assert stores(book.path) == {"taken", "half", "free"}
+
+
+def test_a_unit_that_breaks_a_constraint_twice_is_told_so(book: Book) -> None:
+    book.write(add("taken"))
+    tries: list[str] = []
+
+    with pytest.raises(IntegrityError):
+        book.write(lambda: (tries.append("x"), add("half")(), add("taken")()))
+
+    assert len(tries) == 2
+    assert stores(book.path) == {"taken"}
+
+
+def test_a_caller_that_went_away_takes_its_unit_along(book: Book) -> None:
+    async def run(started: threading.Event, go: threading.Event) -> None:
+        first = asyncio.ensure_future(
+            book.engine.write(lambda: (started.set(), go.wait(60), add("first")()))
+        )
+        await asyncio.to_thread(started.wait)
+        gone = asyncio.ensure_future(book.engine.write(add("gone")))
+        stays = asyncio.ensure_future(book.engine.write(add("stays")))
+        await asyncio.sleep(0)
+        gone.cancel()
+        go.set()
+        await asyncio.gather(first, stays)
+
+    book.run(run(threading.Event(), threading.Event()))
+
+    assert stores(book.path) == {"first", "stays"}
+
+
+def test_a_unit_that_has_begun_is_kept_though_its_caller_left(book: Book) -> None:
+    async def run(started: threading.Event, go: threading.Event) -> None:
+        gone = asyncio.ensure_future(
+            book.engine.write(lambda: (started.set(), go.wait(60), add("begun")()))
+        )
+        await asyncio.to_thread(started.wait)
+        gone.cancel()
+        go.set()
+        await book.engine.write(add("next"))
+
+    book.run(run(threading.Event(), threading.Event()))
+
+    assert stores(book.path) == {"begun", "next"}
+
+
+def in_a_loop(path: Path, scenario: Callable[[Engine], Awaitable[None]], **settings: int) -> None:
+    """Plays a scenario with an engine that the scenario closes."""
+
+    async def run() -> None:
+        await scenario(Engine(f"sqlite:///{path}", **settings))
+
+    asyncio.run(run())
+
+
+def test_one_more_than_may_wait_is_refused(tmp_path: Path) -> None:
+    go = threading.Event()
+
+    async def scenario(small: Engine) -> None:
+        begun = [asyncio.ensure_future(small.write(lambda: go.wait(60)))]
+        await asyncio.sleep(0)
+        begun += [asyncio.ensure_future(small.write(add(name))) for name in ("a", "b")]
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded, match="too many"):
+            await small.write(add("c"))
+        go.set()
+        await asyncio.gather(*begun)
+        assert await small.write(add("d")) == "d", "room again"
+        await small.close()
+
+    in_a_loop(tmp_path / "till.db", scenario, queue_max=2)
+
+    assert stores(tmp_path / "till.db") == {"a", "b", "d"}
+
+
+def test_closing_commits_what_waits(tmp_path: Path) -> None:
+    async def scenario(engine: Engine) -> None:
+        waiting = [asyncio.ensure_future(engine.write(add(f"s{n}"))) for n in range(300)]
+        await asyncio.sleep(0)
+        await engine.close()
+        assert len(await asyncio.gather(*waiting)) == 300
+
+    in_a_loop(tmp_path / "till.db", scenario)
+
+    assert len(stores(tmp_path / "till.db")) == 300
+
+
+def test_what_was_written_is_there_when_it_is_opened_again(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        with opened(tmp_path / "till.db") as book:
+            book.write(add(name))
+
+    assert stores(tmp_path / "till.db") == {"a", "b"}
+
+
+def test_a_reader_sees_only_what_is_committed(book: Book) -> None:
+    async def run(written: threading.Event, go: threading.Event) -> None:
+        write = asyncio.ensure_future(
+            book.engine.write(lambda: (add("a")(), written.set(), go.wait(60)))
+        )
+        await asyncio.to_thread(written.wait)
+        assert await book.engine.read(Store.select().count) == 0
+        assert await book.engine.scan(Store.select().count) == 0
+        go.set()
+        await write
+        assert await book.engine.read(Store.select().count) == 1
+
+    book.run(run(threading.Event(), threading.Event()))
+
+
+def test_a_scan_sees_one_snapshot_while_others_write(book: Book) -> None:
+    async def run(counted: threading.Event, go: threading.Event) -> None:
+        def twice() -> tuple[int, int]:
+            first = Store.select().count()
+            counted.set()
+            go.wait(60)
+            return first, Store.select().count()
+
+        scan = asyncio.ensure_future(book.engine.scan(twice))
+        await asyncio.to_thread(counted.wait)
+        await book.engine.write(add("meanwhile"))
+        go.set()
+        assert await scan == (0, 0)
+        assert await book.engine.scan(Store.select().count) == 1
+
+    book.run(run(threading.Event(), threading.Event()))
+
+
+def test_a_query_that_fails_leaves_the_reader_usable(book: Book) -> None:
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            book.read(lambda: 1 / 0)
+
+    assert book.read(Store.select().count) == 0

@@ -1,0 +1,97 @@
+"""The engine when the file fails it: less durable than promised, locked, full, or gone."""
+
+import resource
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from inside import TENANT, Book, opened
+from test_engine import add, stores, together
+
+from storage import checkout, engine
+from storage.errors import OutcomeUnknown, Overloaded
+from storage.tables import DB, Store
+
+
+@contextmanager
+def no_larger_files(path: Path) -> Iterator[None]:
+    """Lets no file grow beyond the write-ahead log as it is: a full disk, made by the kernel."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (Path(f"{path}-wal").stat().st_size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_the_writers_own_connection_is_durable(book: Book) -> None:
+    settings = book.write(lambda: (DB.pragma("journal_mode"), DB.pragma("synchronous")))
+
+    assert settings == ("wal", 2)
+
+
+@pytest.mark.parametrize(("pragma", "value"), [("synchronous", 1), ("journal_mode", "delete")])
+def test_less_durable_settings_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pragma: str, value: object
+) -> None:
+    monkeypatch.setitem(engine.PRAGMAS, pragma, value)
+
+    with pytest.raises(RuntimeError, match="Till needs wal and 2"):
+        engine.open_sqlite(f"sqlite:///{tmp_path / 'till.db'}")
+    DB.close()
+
+
+def test_a_database_in_memory_is_refused() -> None:
+    with pytest.raises(RuntimeError, match="journal_mode=memory"):
+        engine.open_sqlite("sqlite:///:memory:")
+    DB.close()
+
+
+@pytest.mark.parametrize("url", ["", "till.db", "sqlite://x", "sqlite:///", "postgres:///x"])
+def test_a_url_that_is_no_database_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="TILL_DATABASE"):
+        engine.open_sqlite(url)
+
+
+def test_a_busy_database_is_told_and_nothing_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(engine.PRAGMAS, "busy_timeout", 20)
+    with opened(tmp_path / "till.db") as book:
+        with closing(sqlite3.connect(book.path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            errors = together(book, add("a"), add("b"))
+            assert book.read(Store.select().count) == 0, "readers do not wait"
+        assert book.write(add("c")) == "c"
+
+    assert [str(error) for error in errors] == ["the database is busy"] * 2
+    assert stores(tmp_path / "till.db") == {"c"}
+
+
+def test_a_lost_transaction_answers_everyone_of_its_batch(
+    book: Book, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fill() -> None:
+        (pages,) = DB.execute_sql("PRAGMA page_count").fetchone()
+        DB.execute_sql(f"PRAGMA max_page_count={pages}")
+        checkout.note(TENANT, "x" * 100_000, [])
+
+    book.write(add("before"))
+    made = together(book, add("alone"), add("a"), fill, add("b"))
+    book.write(lambda: DB.execute_sql("PRAGMA max_page_count=1000000").fetchone())
+    book.write(add("after"))
+
+    assert [type(each) for each in made] == [str, Overloaded, Overloaded, Overloaded]
+    assert stores(book.path) == {"before", "alone", "after"}
+    assert "database or disk is full" in caplog.text
+
+
+def test_a_commit_that_fails_has_an_unknown_outcome(book: Book) -> None:
+    with no_larger_files(book.path):
+        errors = together(book, add("a"), add("b"))
+    book.write(add("after"))
+
+    assert [type(error) for error in errors] == [OutcomeUnknown] * 2
+    assert stores(book.path) == {"after"}, "whatever it was, it was all or nothing"

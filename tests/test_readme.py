@@ -1,0 +1,53 @@
+"""README's commands, run as they are printed, against a stack of the test's own."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import PATIENCE_SECONDS, ROOT, Stack, environment
+
+README = (ROOT / "README.md").read_text("utf-8")
+BLOCKS = re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+COMMANDS = [
+    line.strip()
+    for block in BLOCKS
+    for line in block.replace("\\\n", " ").splitlines()
+    if re.match(r"\s*(curl|\S*grpcurl) ", line)
+]
+MAKE = sorted(set(re.findall(r"(?:`|^)make ([a-z]+)", README, re.MULTILINE)))
+
+
+def run(stack: Stack, command: str) -> str:
+    """Runs a command with the stack's addresses in it, and returns what it printed."""
+    rest = f"{stack.rest.base_url.host}:{stack.rest.base_url.port}"
+    told = command.replace("127.0.0.1:8080", rest).replace("127.0.0.1:8081", stack.grpc)
+    words = shlex.split(told.replace(".venv/bin", str(Path(sys.executable).parent)))
+    if words[0] == "curl":
+        words[1:1] = ["--silent", "--show-error", "--fail-with-body"]
+    ended = subprocess.run(
+        words, env=environment(), capture_output=True, text=True, timeout=PATIENCE_SECONDS
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
+def test_every_command_of_the_readme_works(stack: Stack) -> None:
+    printed = {command: run(stack, command) for command in COMMANDS}
+
+    assert len(printed) >= 5
+    answers = [json.loads(text) for command, text in printed.items() if command[:4] == "curl"]
+    assert answers[0] == {
+        "statusCode": 201,
+        "body": {"message": "Order order01 submitted successfully"},
+    }
+    assert answers[1]["orders"][0]["order_id"] == "order01"
+    assert answers[2]["orderNumber"] == str(answers[2]["orderId"])
+
+
+@pytest.mark.parametrize("target", MAKE)
+def test_every_target_that_the_readme_names_is_in_the_makefile(target: str) -> None:
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
