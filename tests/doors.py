@@ -119,20 +119,23 @@ def _by_rest(
     rule = method.GetOptions().Extensions[annotations_pb2.http]
     verb = rule.WhichOneof("pattern")
     values = MessageToDict(message, preserving_proto_field_name=True)
-    path = re.sub(r"\{(\w+)(=[^}]*)?\}", lambda m: _segment(values, m), getattr(rule, verb))
+    path = re.sub(r"\{([\w.]+)(=[^}]*)?\}", lambda m: _segment(values, m), getattr(rule, verb))
     body: Any = None
     if rule.body == "payload":
         body = base64.b64decode(values["payload"]["data"])
     elif rule.body:
         body = json.dumps(values if rule.body == "*" else values.get(rule.body, {})).encode()
-    query = {} if rule.body else values
+    query = {} if rule.body == "*" else {k: v for k, v in values.items() if k != rule.body}
     sent = [("content-type", "application/json"), *pairs]
     answer = stack.rest.request(verb, path, params=query, headers=sent, content=body)
     return Answer(str(answer.status_code), answer.text, dict(answer.headers))
 
 
 def _segment(values: dict[str, Any], match: re.Match[str]) -> str:
-    value = str(values.pop(match[1], "operations" if match[2] else ""))
+    *parents, name = match[1].split(".")
+    for parent in parents:
+        values = values.get(parent, {})
+    value = str(values.pop(name, "operations" if match[2] else ""))
     return quote(value, safe="/" if match[2] else "")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import uuid
+from datetime import UTC, datetime, timedelta
 from string import Template
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from doors import RPCS, Answer, bearer, call, path_of, token
 from server.access import RULES, Needs
 
 DAY = "2027-05-01"
+SOON = (datetime.now(UTC) + timedelta(minutes=30)).isoformat(timespec="seconds")
 MARK = "for the eyes of the first tenant alone"
 """What the first tenant writes wherever it may write a text."""
 _LINE = {"quantity": 1, "price": 1, "date": DAY}
@@ -38,6 +40,30 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
     ],
     "DraftItemService.GetDraftItem": [{"checkout_draft_item_id": "$item"}],
     "DraftItemService.ListDraftItems": [{"checkout_draft_id": "$draft"}],
+    "DraftService.GetDraft": [{"checkout_draft_id": "$draft"}],
+    "DraftService.ListDrafts": [{}, {"show_deleted": True}],
+    "DraftService.UpdateDraft": [{"draft": {"checkout_draft_id": "$draft", "display_name": "x"}}],
+    "DraftService.DeleteDraft": [{"checkout_draft_id": "$draft"}],
+    "DraftService.UndeleteDraft": [{"checkout_draft_id": "$draft"}],
+    "DraftService.UpdateDraftItem": [{"item": {"checkout_draft_item_id": "$item", "quantity": 2}}],
+    "DraftService.DeleteDraftItem": [{"checkout_draft_item_id": "$item"}],
+    "DraftService.UndeleteDraftItem": [{"checkout_draft_item_id": "$item"}],
+    "LifecycleService.ListOrders": [{}, {"storeId": "$store"}, {"customer": "$user"}],
+    "LifecycleService.BatchGetOrders": [{"orderIds": ["$order_id"]}],
+    "LifecycleService.TransitionOrder": [{"orderId": "$order_id", "status": "CONFIRMED"}],
+    "LifecycleService.CancelOrder": [{"orderId": "$order_id"}],
+    "LifecycleService.ListOrderStatuses": [{"orderId": "$order_id"}],
+    "StockService.HoldStock": [
+        {"lines": [{"option_code": "$option", "date": DAY, "quantity": 1}], "expire_time": SOON}
+    ],
+    "StockService.GetHold": [{"hold_id": "$hold"}],
+    "StockService.ConfirmHold": [{"hold_id": "$hold"}],
+    "StockService.ReleaseHold": [{"hold_id": "$hold"}],
+    "StockService.ExtendHold": [{"hold_id": "$hold", "expire_time": SOON}],
+    "StockService.AdjustInventory": [{"option_code": "$option", "date": DAY, "delta": 1}],
+    "StockService.ListInventory": [{}, {"option_code": "$option"}],
+    "StockService.ListInventoryLedger": [{"inventory_code": "$inventory"}],
+    "CheckoutService.ListCheckouts": [{}, {"store": "$store"}],
     "CheckoutService.RecordCheckout": [
         {
             "store": "$store",
@@ -76,6 +102,7 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
     "StoreService.GetProduct": [{"productCode": "$product"}],
     "TenantService.CreateTenant": [{"tenant": {"name": "$store"}}],
     "TenantService.ListTenants": [{}],
+    "TenantService.SetStockPolicy": [{"stockPolicy": "TRACK_WHEN_MATCHED"}],
     "TenantService.CreateApiClient": [
         {"apiClient": {"displayName": "shop"}},
         {"apiClient": {"displayName": "shop"}, "tenantId": "$tenant"},
@@ -88,6 +115,14 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
     "Operations.ListOperations": [{}],
     "Operations.WaitOperation": [{"name": "operations/$operation", "timeout": "0s"}],
 }
+
+
+_FIRST = (
+    "StoreService.CreateStore",
+    "StoreService.CreateDepot",
+    "StoreService.CreateProduct",
+    "OrderService.SubmitStoreOrder",
+)
 
 
 class Who(NamedTuple):
@@ -119,9 +154,9 @@ def invented() -> dict[str, str]:
     """Returns identifiers that nothing has, each as long as those that something has."""
     names = ("store", "number", "user", "item", "draft", "external", "depot", "sku", "client")
     ids = {name: f"{name}-{uuid.uuid4().hex[:12]}" for name in names}
-    codes = {name: str(uuid.uuid4()) for name in ("product", "option", "key")}
+    codes = {name: str(uuid.uuid4()) for name in ("product", "option", "key", "inventory")}
     digits = {name: str(uuid.uuid4().int)[:15] for name in ("product_id", "order_id")}
-    hexes = {name: uuid.uuid4().hex for name in ("protocol", "operation")}
+    hexes = {name: uuid.uuid4().hex for name in ("protocol", "operation", "hold")}
     rest = {"key_id": uuid.uuid4().hex[:16], "tenant": "987654", "text": MARK}
     return ids | codes | digits | hexes | rest
 
@@ -143,25 +178,23 @@ def newcomer(stack: Stack, *scopes: str, tenant: int = 0) -> Who:
 
 def settle(stack: Stack, who: Who, values: dict[str, str]) -> dict[str, str]:
     """Lets a tenant have one of everything under these identifiers; returns them all."""
-    for rpc in (
-        "StoreService.CreateStore",
-        "StoreService.CreateDepot",
-        "StoreService.CreateProduct",
-        "InventoryService.BatchSetInventory",
-        "OrderService.SubmitStoreOrder",
-    ):
+    for rpc in _FIRST:
         _play(stack, who, rpc, values)
+    rows = _said(stack, who, "InventoryService.BatchSetInventory", values)["rows"]
+    accepted = _play(stack, who, "DraftItemService.SubmitDraftItem", values)
     values = values | {
-        "operation": _play(stack, who, "DraftItemService.SubmitDraftItem", values)
-        .headers["x-operation"]
-        .removeprefix("operations/"),
+        "inventory": rows[0]["inventory_code"],
+        "operation": accepted.headers["x-operation"].removeprefix("operations/"),
         "order_id": _created(stack, who, values),
-        "protocol": json.loads(_play(stack, who, "CheckoutService.RecordCheckout", values).body)[
-            "content"
-        ]["protocol"],
+        "hold": _said(stack, who, "StockService.HoldStock", values)["hold_id"],
     }
+    receipt = _said(stack, who, "CheckoutService.RecordCheckout", values)
     eventually(lambda: _play(stack, who, "DraftItemService.GetDraftItem", values))
-    return values
+    return values | {"protocol": receipt["content"]["protocol"]}
+
+
+def _said(stack: Stack, who: Who, rpc: str, values: dict[str, str]) -> Any:
+    return json.loads(_play(stack, who, rpc, values).body)
 
 
 def _created(stack: Stack, who: Who, values: dict[str, str]) -> str:
