@@ -8,9 +8,11 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 import structlog
+from peewee import DatabaseError
 
 from storage import draft_item, hold, once, operation
 from storage.engine import Engine
+from storage.errors import Refusal
 
 log = structlog.get_logger("till.worker")
 BATCH = 64
@@ -86,7 +88,16 @@ class Worker:
         return len(waiting)
 
     async def _apply(self, tenant: int, name: str) -> None:
-        await self._engine.write(lambda: draft_item.apply(tenant, name))
+        """Applies an operation; one that no later try can apply fails, so that it is told and
+        holds up nobody.
+        """
+        try:
+            await self._engine.write(lambda: draft_item.apply(tenant, name))
+        except (Refusal, DatabaseError):  # the database may do better later
+            raise
+        except Exception as error:
+            log.error("an operation could not be applied", operation=name, exc_info=error)
+            await self._engine.write(lambda: operation.give_up(tenant, name))
 
     def _tell_waiters(self) -> None:
         """Wakes everybody who waits now; who waits later waits for the next round."""

@@ -10,6 +10,7 @@ from storage.once import Claim
 from storage.tables import DraftItem, Inventory, Order, OrderItem, Product, ProductOption
 
 DAY = "2031-05-01"
+ACTOR = "tester"
 
 
 def claim(key: str = "key", meaning: str = "meaning", **other: object) -> Claim:
@@ -36,7 +37,7 @@ def order_lines(*lines: OrderItem, **fields: object) -> tuple[Order, list[OrderI
 def stock(option: str, units: int, day: str = DAY, code: str = "") -> Inventory:
     """Puts units of an option up for sale; a unit."""
     setting = inventory.Setting("rows[0]", option, day, units, code)
-    return inventory.batch_set(TENANT, [setting])[0]
+    return inventory.batch_set(TENANT, [setting], ACTOR)[0]
 
 
 def product(*options: str, product_id: int = 0, **fields: object) -> Product:
