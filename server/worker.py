@@ -8,11 +8,10 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 import structlog
-from peewee import DatabaseError
 
 from storage import draft_item, hold, once, operation
 from storage.engine import Engine
-from storage.errors import Refusal
+from storage.errors import PASSING
 
 log = structlog.get_logger("till.worker")
 BATCH = 64
@@ -93,7 +92,7 @@ class Worker:
         """
         try:
             await self._engine.write(lambda: draft_item.apply(tenant, name))
-        except (Refusal, DatabaseError):  # the database may do better later
+        except PASSING:
             raise
         except Exception as error:
             log.error("an operation could not be applied", operation=name, exc_info=error)
