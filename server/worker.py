@@ -16,6 +16,8 @@ from storage.errors import PASSING
 log = structlog.get_logger("till.worker")
 BATCH = 64
 """Operations applied side by side; they share commits."""
+TRIES = 3
+"""How often an operation may fail for a reason of its own, such as a request nobody can read."""
 POLL_SECONDS = 1.0
 """How long until the worker looks by itself, for operations that another process accepted."""
 RETRY_SECONDS = 1.0
@@ -87,16 +89,16 @@ class Worker:
         return len(waiting)
 
     async def _apply(self, tenant: int, name: str) -> None:
-        """Applies an operation; one that no later try can apply fails, so that it is told and
-        holds up nobody.
-        """
-        try:
-            await self._engine.write(lambda: draft_item.apply(tenant, name))
-        except PASSING:
-            raise
-        except Exception as error:
-            log.error("an operation could not be applied", operation=name, exc_info=error)
-            await self._engine.write(lambda: operation.give_up(tenant, name))
+        """Applies an operation; one that cannot be applied is ended, so that it holds up nobody."""
+        for left in reversed(range(TRIES)):
+            try:
+                return await self._engine.write(lambda: draft_item.apply(tenant, name))
+            except PASSING:  # it stays pending
+                raise
+            except Exception as error:
+                if not left:
+                    log.error("operation given up", operation=name, exc_info=error)
+        await self._engine.write(lambda: operation.give_up(tenant, name))
 
     def _tell_waiters(self) -> None:
         """Wakes everybody who waits now; who waits later waits for the next round."""

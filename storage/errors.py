@@ -1,6 +1,6 @@
 """What the store refuses, one class a reason. Whoever raises one of these has changed nothing."""
 
-from peewee import DatabaseError
+from peewee import InterfaceError, InternalError, OperationalError
 
 
 class Refusal(Exception):
@@ -84,5 +84,5 @@ class OutcomeUnknown(Refusal):
     """The database failed in the moment of the commit; only reading again can tell what it kept."""
 
 
-PASSING = (Refusal, DatabaseError)
+PASSING = (Refusal, InterfaceError, InternalError, OperationalError)
 """What a later try may not meet again: the store's answers, and a database that fails."""

@@ -104,6 +104,18 @@ def test_a_refused_unit_that_is_alone_leaves_nothing(book: Book) -> None:
     assert dump(book.path) == before
 
 
+@pytest.mark.parametrize("unit", [owned(Store).count, then(owned(Store).count, NotFound("no"))])
+def test_a_unit_that_changes_nothing_costs_no_commit(
+    book: Book, unit: Callable[[], object]
+) -> None:
+    book.write(add("a"))
+    size = Path(f"{book.path}-wal").stat().st_size
+
+    together(book, unit)
+
+    assert Path(f"{book.path}-wal").stat().st_size == size, "nothing to sync"
+
+
 def test_a_unit_that_lost_a_race_looks_again(book: Book) -> None:
     book.write(add("taken"))
     tries: list[str] = []

@@ -88,7 +88,7 @@ def create(inner: Stubs, key: str, notes: str = "") -> tuple[pb.Order, bool]:
     )
     request.shipping_method = "GROUND"
     if notes:
-        request.notes.value = notes
+        request.notes = notes
     metadata = tuple({**CALLER, "idempotency-key": key}.items())
     answer, call = inner.order.CreateOrder.with_call(request, metadata=metadata)
     return answer, MARK in [tuple(pair) for pair in call.initial_metadata()]
