@@ -26,11 +26,15 @@ from till.v1 import (
     draft_item_pb2_grpc,
     draft_pb2_grpc,
     inventory_pb2_grpc,
+    lifecycle_pb2_grpc,
     order_pb2_grpc,
+    stock_pb2_grpc,
     store_pb2_grpc,
+    tenant_pb2_grpc,
 )
 
 from server import development
+from server.access import RULES, Needs
 from server.config import Config
 
 # A slow machine is no failure.
@@ -42,6 +46,8 @@ PATIENCE_SECONDS = 60.0
 KNOWN = development.credentials(Config(), [*development.SCOPES])
 CALLER = {"authorization": f"Bearer {KNOWN['token']}", "x-api-key": KNOWN["api_key"]}
 """What a caller of the orders document sends; the token is an operator's too."""
+OPERATOR = {"authorization": CALLER["authorization"]}
+"""What an operator sends."""
 CHANNEL = {
     "authorization": f"Token {KNOWN['channel_token']}",
     "channel": f"Code {KNOWN['channel_code']}",
@@ -75,6 +81,18 @@ def eventually(check: Callable[[], T]) -> T:
         time.sleep(0.05)
 
 
+class _AsOperator(grpc.UnaryUnaryClientInterceptor):
+    """Sends the operator's token with calls that need one, unless they bring their own."""
+
+    def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        """Adds the token to a call."""
+        given = tuple(details.metadata or ())
+        rule = RULES.get(details.method)
+        if rule is not None and rule.needs is Needs.TOKEN and "authorization" not in dict(given):
+            given = (*given, *OPERATOR.items())
+        return continuation(details._replace(metadata=given), request)
+
+
 class Stack:
     """A running stack on ports of its own, with an empty database."""
 
@@ -84,7 +102,7 @@ class Stack:
         self.database = folder / "till.db"
         self.rest = httpx.Client(base_url=f"http://{rest}", timeout=PATIENCE_SECONDS)
         self.operator = httpx.Client(
-            base_url=f"http://{rest}", timeout=PATIENCE_SECONDS, headers=CALLER
+            base_url=f"http://{rest}", timeout=PATIENCE_SECONDS, headers=OPERATOR
         )
         self._log = folder / "stack.log"
         settings = {
@@ -156,7 +174,7 @@ class Stack:
 
 @dataclass(frozen=True)
 class Stubs:
-    """Every service, called through Envoy's gRPC port."""
+    """Every service."""
 
     order: Any  # the same stub is awaited on an aio channel and not on a plain one
     checkout: Any
@@ -165,6 +183,14 @@ class Stubs:
     inventory: Any
     store: Any
     operations: Any
+    lifecycle: Any
+    stock: Any
+    tenant: Any
+
+    @classmethod
+    def as_operator(cls, channel: grpc.Channel) -> "Stubs":
+        """Returns the stubs of a channel, which send the operator's token where it is needed."""
+        return cls.of(grpc.intercept_channel(channel, _AsOperator()))
 
     @classmethod
     def of(cls, channel: grpc.Channel | grpc.aio.Channel) -> "Stubs":
@@ -177,6 +203,9 @@ class Stubs:
             inventory_pb2_grpc.InventoryServiceStub(channel),
             store_pb2_grpc.StoreServiceStub(channel),
             operations_pb2_grpc.OperationsStub(channel),  # type: ignore[no-untyped-call]
+            lifecycle_pb2_grpc.LifecycleServiceStub(channel),
+            stock_pb2_grpc.StockServiceStub(channel),
+            tenant_pb2_grpc.TenantServiceStub(channel),
         )
 
 
@@ -210,9 +239,9 @@ def fresh_stack(tmp_path: Path) -> Iterator[Stack]:
 
 @pytest.fixture
 def stubs(stack: Stack) -> Iterator[Stubs]:
-    """The stubs of the module's stack."""
+    """The stubs of the module's stack, through Envoy's gRPC port."""
     with grpc.insecure_channel(stack.grpc) as channel:
-        yield Stubs.of(channel)
+        yield Stubs.as_operator(channel)
 
 
 @pytest.fixture
@@ -232,7 +261,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
 @pytest.fixture
 def inner(served: Served) -> Stubs:
     """The stubs of the server in this process."""
-    return Stubs.of(served.channel)
+    return Stubs.as_operator(served.channel)
 
 
 def environment() -> dict[str, str]:
