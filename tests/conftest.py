@@ -27,11 +27,15 @@ from till.v1 import (
     draft_item_pb2_grpc,
     draft_pb2_grpc,
     inventory_pb2_grpc,
+    lifecycle_pb2_grpc,
     order_pb2_grpc,
+    stock_pb2_grpc,
     store_pb2_grpc,
+    tenant_pb2_grpc,
 )
 
 from server import development
+from server.access import RULES, Needs
 from server.config import Config
 
 # A slow machine is no failure.
@@ -43,6 +47,8 @@ PATIENCE_SECONDS = 60.0
 KNOWN = development.credentials(Config(), [*development.SCOPES])
 CALLER = {"authorization": f"Bearer {KNOWN['token']}", "x-api-key": KNOWN["api_key"]}
 """What a caller of the orders document sends; the token is an operator's too."""
+OPERATOR = {"authorization": CALLER["authorization"]}
+"""What an operator sends."""
 CHANNEL = {
     "authorization": f"Token {KNOWN['channel_token']}",
     "channel": f"Code {KNOWN['channel_code']}",
@@ -90,6 +96,18 @@ def till(*command: str, **settings: str) -> str:
     return done.stdout
 
 
+class _AsOperator(grpc.UnaryUnaryClientInterceptor):
+    """Sends the operator's token with calls that need one, unless they bring their own."""
+
+    def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        """Adds the token to a call."""
+        given = tuple(details.metadata or ())
+        rule = RULES.get(details.method)
+        if rule is not None and rule.needs is Needs.TOKEN and "authorization" not in dict(given):
+            given = (*given, *OPERATOR.items())
+        return continuation(details._replace(metadata=given), request)
+
+
 class Stack:
     """A running stack on ports of its own, with an empty database; tls trusts its certificate."""
 
@@ -106,7 +124,7 @@ class Stack:
         trust = tls or True
         self.rest = httpx.Client(base_url=url, timeout=PATIENCE_SECONDS, verify=trust)
         self.operator = httpx.Client(
-            base_url=url, timeout=PATIENCE_SECONDS, verify=trust, headers=CALLER
+            base_url=url, timeout=PATIENCE_SECONDS, verify=trust, headers=OPERATOR
         )
         self._log = folder / "stack.log"
         self.settings = {
@@ -185,7 +203,7 @@ class Stack:
 
 @dataclass(frozen=True)
 class Stubs:
-    """Every service, called through Envoy's gRPC port."""
+    """Every service."""
 
     order: Any  # the same stub is awaited on an aio channel and not on a plain one
     checkout: Any
@@ -194,6 +212,14 @@ class Stubs:
     inventory: Any
     store: Any
     operations: Any
+    lifecycle: Any
+    stock: Any
+    tenant: Any
+
+    @classmethod
+    def as_operator(cls, channel: grpc.Channel) -> "Stubs":
+        """Returns the stubs of a channel, which send the operator's token where it is needed."""
+        return cls.of(grpc.intercept_channel(channel, _AsOperator()))
 
     @classmethod
     def of(cls, channel: grpc.Channel | grpc.aio.Channel) -> "Stubs":
@@ -206,6 +232,9 @@ class Stubs:
             inventory_pb2_grpc.InventoryServiceStub(channel),
             store_pb2_grpc.StoreServiceStub(channel),
             operations_pb2_grpc.OperationsStub(channel),  # type: ignore[no-untyped-call]
+            lifecycle_pb2_grpc.LifecycleServiceStub(channel),
+            stock_pb2_grpc.StockServiceStub(channel),
+            tenant_pb2_grpc.TenantServiceStub(channel),
         )
 
 
@@ -241,9 +270,9 @@ def fresh_stack(tmp_path: Path) -> Iterator[Stack]:
 
 @pytest.fixture
 def stubs(stack: Stack) -> Iterator[Stubs]:
-    """The stubs of the module's stack."""
+    """The stubs of the module's stack, through Envoy's gRPC port."""
     with grpc.insecure_channel(stack.grpc) as channel:
-        yield Stubs.of(channel)
+        yield Stubs.as_operator(channel)
 
 
 @pytest.fixture
@@ -263,7 +292,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
 @pytest.fixture
 def inner(served: Served) -> Stubs:
     """The stubs of the server in this process."""
-    return Stubs.of(served.channel)
+    return Stubs.as_operator(served.channel)
 
 
 def environment() -> dict[str, str]:
