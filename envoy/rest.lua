@@ -4,7 +4,7 @@
 --   success       the status of a success              success_body  the body of a success that has none
 --   integers      int64 fields to print as integers    documented    the message type that is the route's error body
 --   statuses      error status → the status to answer instead
---   bodies        status (or `other`) → the body of an error that brings no documented one; takes %status% %code% %message%
+--   bodies        status (or `other`) → the body of an error that brings no documented one; takes %status% %code% %message% %detail%
 
 -- HTTP status → gRPC code and a text for people, for the errors that Envoy itself answers.
 local OWN = {
@@ -20,7 +20,11 @@ local OWN = {
   ["503"] = { "14", "the service is unavailable, please try again" },
   ["504"] = { "4", "the service took too long to answer" },
 }
-local STATUS_BODY = '{"code":%code%,"message":%message%,"details":[]}'
+local STATUS_BODY = '{"code":%code%,"message":%message%,"details":[%detail%]}'
+-- What the server says of a token, so that nobody learns who refused it, or why.
+local DETAILS = {
+  ["401"] = '{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"UNAUTHENTICATED","domain":"till","metadata":{}}',
+}
 -- Headers of the way behind Envoy, which mean nothing to a REST client.
 local INTERNAL = {
   "grpc-status", "grpc-message", "grpc-status-details-bin", "grpc-accept-encoding", "grpc-encoding",
@@ -61,10 +65,13 @@ local function failed(handle, status)
   local answered = (context:get("statuses") or {})[status] or status
   local bodies = context:get("bodies") or (kept and {}) or { other = STATUS_BODY }
   local template = bodies[answered] or bodies.other
-  local filled = template and template:gsub("%%(%a+)%%", { status = answered, code = code, message = message })
+  local filled = template and template:gsub("%%(%a+)%%", {
+    status = answered, code = code, message = message, detail = DETAILS[status] or "",
+  })
   handle:body(true):setBytes(documented(context, text) or filled or text)
   handle:headers():replace(":status", answered)
   handle:headers():replace("content-type", "application/json")
+  if answered == "401" then handle:headers():replace("www-authenticate", "Bearer") end
   handle:streamInfo():dynamicMetadata():set("till", "grpc_status", code)
 end
 

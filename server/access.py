@@ -1,6 +1,7 @@
 """Who may call what: one table from RPC to the credentials it needs, the same for every door."""
 
 import hmac
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -18,7 +19,9 @@ class Needs(Enum):
     NOTHING = auto()
     """Anybody may call."""
     DEFAULT = auto()
-    """Nothing, for the default tenant; a key, if one is sent or a setting asks for it."""
+    """Nothing, for the default tenant; what is sent all the same, or what a setting asks for, must
+    be good, and decides whose rows are seen.
+    """
     CUSTOMER = auto()
     """A bearer token with the scope, and an x-api-key of the same client."""
     CHANNEL = auto()
@@ -46,8 +49,8 @@ class Caller:
 
 
 READ, WRITE, OPERATOR, PLATFORM = "customer:read", "customer:write", "operator", "platform"
+SCOPES = (READ, WRITE, OPERATOR, PLATFORM)
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
-_IMPLIED = {READ: {READ, WRITE}}
 _SERVICES = {
     "till.v1.OrderService": {
         "CreateOrder": Rule(Needs.CUSTOMER, WRITE),
@@ -149,32 +152,50 @@ class Access:
         if rule.needs is Needs.CUSTOMER:
             return await self._customer(rule, metadata)
         if rule.needs is Needs.TOKEN:
-            return self._caller(*await self._by_token(rule, metadata))
+            return self._caller(*await self._by_scope(rule, metadata))
         if rule.needs is Needs.CHANNEL:
             return self._caller(await self._by_channel(metadata))
-        if rule.needs is Needs.DEFAULT and ("x-api-key" in metadata or self._config.require_key):
-            return self._caller(await self._by_key(metadata.get("x-api-key", "")))
+        given = await self._default(metadata) if rule.needs is Needs.DEFAULT else None
+        if given is not None:
+            return given
         return Caller(self._config.default_tenant, "", self._config.default_store, frozenset())
 
     async def _customer(self, rule: Rule, metadata: dict[str, str]) -> Caller:
-        client, scopes = await self._by_token(rule, metadata)
+        client, scopes = await self._by_scope(rule, metadata)
+        await self._same_by_key(client, metadata)
+        return self._caller(client, scopes)
+
+    async def _default(self, metadata: dict[str, str]) -> Caller | None:
+        """Returns who calls where nobody needs to say so, or None for one who does not."""
+        keyed = "x-api-key" in metadata or self._config.require_key
+        if _word_after("bearer", metadata):
+            client, scopes = await self._by_token(metadata)
+            if keyed:
+                await self._same_by_key(client, metadata)
+            return self._caller(client, scopes)
+        return self._caller(await self._by_key(metadata.get("x-api-key", ""))) if keyed else None
+
+    async def _same_by_key(self, client: ApiClient, metadata: dict[str, str]) -> None:
         owner = await self._by_key(metadata.get("x-api-key", ""))
         if owner.client_id != client.client_id:
             raise PermissionDenied
-        return self._caller(client, scopes)
 
-    async def _by_token(
+    async def _by_scope(
         self, rule: Rule, metadata: dict[str, str]
     ) -> tuple[ApiClient, frozenset[str]]:
+        client, scopes = await self._by_token(metadata)
+        if rule.scope not in scopes:
+            raise PermissionDenied
+        return client, scopes
+
+    async def _by_token(self, metadata: dict[str, str]) -> tuple[ApiClient, frozenset[str]]:
+        """Returns the client, and the scopes that both the token and the client have."""
         token = await self._verifier.verify(_word_after("bearer", metadata))
         client = await self._engine.read(lambda: tenant.client_of_id(token.client_id))
         if client is None:
             raise Unauthenticated
-        allowed = frozenset(client.scopes.split())
         held = {s.removeprefix(self._config.scope_prefix) for s in token.scopes if self._is_ours(s)}
-        if not held & allowed & _IMPLIED.get(rule.scope, {rule.scope}):
-            raise PermissionDenied
-        return client, frozenset(held & allowed)
+        return client, _with_implied(held) & _with_implied(client.scopes.split())
 
     def _is_ours(self, scope: str) -> bool:
         return scope.startswith(self._config.scope_prefix)
@@ -196,6 +217,11 @@ class Access:
     def _caller(self, client: ApiClient, scopes: frozenset[str] = frozenset()) -> Caller:
         store = client.default_store or self._config.default_store
         return Caller(client.tenant, client.client_id, store, scopes)
+
+
+def _with_implied(scopes: Collection[str]) -> frozenset[str]:
+    """Returns scopes and what they imply: who may write may read."""
+    return frozenset({*scopes, READ} if WRITE in scopes else scopes)
 
 
 def _word_after(scheme: str, metadata: dict[str, str]) -> str:

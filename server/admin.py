@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from server import wire
+from server.access import SCOPES
 from server.config import Config
 from storage import tenant
 from storage.engine import Engine
@@ -16,6 +17,7 @@ from storage.tables import ApiClient, Tenant
 
 async def run(config: Config, asked: Namespace) -> Any:
     """Does what was asked in one transaction and returns what to print. Raises ValueError."""
+    _refuse_unknown_scopes(config, asked)
     engine = Engine(config.database, options=config.options())
     try:
         return await engine.write(lambda: _VERBS[asked.command, asked.verb](asked))
@@ -23,6 +25,14 @@ async def run(config: Config, asked: Namespace) -> Any:
         raise ValueError(str(refusal)) from None
     finally:
         await engine.close()
+
+
+def _refuse_unknown_scopes(config: Config, asked: Namespace) -> None:
+    """A misspelled scope would make a client that may nothing, and nobody would know why."""
+    asked.scope = [s.removeprefix(config.scope_prefix) for s in getattr(asked, "scope", ())]
+    for scope in asked.scope:
+        if scope not in SCOPES:
+            raise ValueError(f"{scope!r} is no scope; the scopes are {', '.join(SCOPES)}")
 
 
 def _create_tenant(asked: Namespace) -> Any:

@@ -19,13 +19,21 @@ from google.protobuf.message import DecodeError, Message
 
 from server.access import Access, Caller
 from server.check import check
-from server.errors import Failure, InvalidRequest, MalformedRequest, explain
+from server.errors import (
+    Failure,
+    InvalidRequest,
+    MalformedRequest,
+    PermissionDenied,
+    Unauthenticated,
+    explain,
+)
 from server.limit import Limits
 from storage.once import Claim
 from storage.unit import DEADLINE
 
 log = structlog.get_logger("till.call")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_REQUEST_ID = re.compile(r"[!-~]{1,128}")
 _KEY_MAX = 255
 # Recorded with all of its faults at once, those of the rules among them.
 _CHECKS_ITSELF = {"/till.v1.CheckoutService/RecordCheckout"}
@@ -131,13 +139,12 @@ class Gate:
     async def _watched(self, method: str, context: Any) -> AsyncIterator[None]:
         """Admits a call, and makes of whatever it raises a status and of all of it one log line."""
         metadata = _metadata(context)
-        request_id = metadata.get("x-request-id") or str(uuid.uuid4())
+        request_id = _request_id(metadata)
         started, code, client = time.perf_counter(), "OK", ""
         try:
             with self._limits.call():
-                caller = await self._access.admit(method, metadata)
+                caller = await self._admit(method, metadata)
                 client = caller.client
-                self._limits.spend(client)
                 _current.set(Call(method, request_id, caller, metadata))
                 if (left := context.time_remaining()) is not None:
                     DEADLINE.set(time.monotonic() + left)
@@ -156,6 +163,18 @@ class Gate:
             log.info(
                 "call", method=method, code=code, ms=spent, client=client, request_id=request_id
             )
+
+    async def _admit(self, method: str, metadata: dict[str, str]) -> Caller:
+        """Returns who calls, and counts it: by client, or by address where there is none or no
+        good one.
+        """
+        try:
+            caller = await self._access.admit(method, metadata)
+        except (Unauthenticated, PermissionDenied):
+            self._limits.spend(_address(metadata))
+            raise
+        self._limits.spend(caller.client or _address(metadata))
+        return caller
 
 
 class _Guarded(grpc.GenericRpcHandler):
@@ -187,8 +206,25 @@ def _tolerant(decode: Callable[[bytes], Message]) -> Callable[[bytes], Message |
 
 
 def _metadata(context: Any) -> dict[str, str]:
-    pairs = context.invocation_metadata() or ()
-    return {key: value for key, value in pairs if isinstance(value, str)}
+    """Returns the headers; one that came twice is joined as HTTP says, so that nobody who reads the
+    first, or the last, is told another story.
+    """
+    found: dict[str, str] = {}
+    for key, value in context.invocation_metadata() or ():
+        if isinstance(value, str):
+            found[key] = f"{found[key]},{value}" if key in found else value
+    return found
+
+
+def _request_id(metadata: dict[str, str]) -> str:
+    """Returns the caller's id, if it may stand in a log line and a header, or a new one."""
+    given = metadata.get("x-request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
+
+
+def _address(metadata: dict[str, str]) -> str:
+    """Returns the bucket of an address: Envoy writes its caller's last; others are local."""
+    return f"@{metadata.get('x-forwarded-for', '').rpartition(',')[2].strip()}"
 
 
 async def _abort(context: Any, method: str, failure: Failure) -> None:

@@ -1,15 +1,18 @@
 """The settings: read once from the environment, written down once here and once in README."""
 
 import os
+import re
 from dataclasses import asdict, dataclass, field, fields
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from storage.database import Options, redacted
+from storage.database import Options
 
 ROOT = Path(__file__).parent.parent
 MODES = ("development", "production")
+_PASSWORD = re.compile(r"(://[^/@:]*:).*@")
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,8 @@ class Config:
     """The store of an order whose door and client name none."""
     rate_per_second: float = 20000.0
     """Calls a client may make per second, in each server process."""
-    rate_burst: int = 40000
-    """Calls a client may make at once after a rest."""
+    rate_burst: int = 0
+    """Calls a client may make at once after a rest; 0 means those of two seconds."""
     edge_rate_per_second: int = 50000
     """Calls Envoy lets through per second, whoever makes them."""
     calls_max: int = 2048
@@ -88,8 +91,8 @@ class Config:
         )
 
     def shown(self) -> dict[str, Any]:
-        """Returns the settings by name, fit for logs and screens: without the password."""
-        return asdict(self) | {"database": redacted(self.database)}
+        """Returns the settings as they may be printed: without the passwords of URLs."""
+        return {name: without_password(value) for name, value in asdict(self).items()}
 
 
 def load(environment: dict[str, str] | None = None) -> Config:
@@ -111,6 +114,11 @@ def load(environment: dict[str, str] | None = None) -> Config:
     return config
 
 
+def without_password(value: Any) -> Any:
+    """Returns a setting with the password of a URL made unreadable."""
+    return _PASSWORD.sub(r"\1***@", value) if isinstance(value, str) else value
+
+
 def _parse(name: str, text: str, kind: type) -> object:
     try:
         return _flag(text) if kind is bool else kind(text)
@@ -129,14 +137,27 @@ def _refuse_unsafe(config: Config) -> None:
     """A setting that would open the house by accident is refused before anything starts."""
     if config.mode not in MODES:
         raise ValueError(f"TILL_MODE must be one of {', '.join(MODES)}, not {config.mode!r}")
-    if not config.development and (not config.jwks or config.issuer == Config.issuer):
+    if not config.development and (_trusts_development(config) or config.issuer == Config.issuer):
         raise ValueError(
             "TILL_MODE=production needs TILL_JWKS and TILL_ISSUER, not the development issuer"
+        )
+    if config.jwks.startswith("http://") and not _is_local(f"{urlsplit(config.jwks).hostname}:0"):
+        raise ValueError(
+            "TILL_JWKS must be a file or an https URL: whoever forges it forges tokens"
         )
     if not _is_local(config.grpc_address) and not config.server_tls:
         raise ValueError(
             "TILL_GRPC_ADDRESS must be loopback or unix:path unless TILL_SERVER_TLS is set"
         )
+    for name in ("rate_per_second", "edge_rate_per_second", "calls_max", "queue_max"):
+        if not 0 < getattr(config, name) < float("inf"):
+            raise ValueError(f"TILL_{name.upper()} must be above 0")
+
+
+def _trusts_development(config: Config) -> bool:
+    """Whether tokens of the development issuer would be accepted."""
+    folder = (ROOT / config.development_folder).resolve()
+    return not config.jwks or folder in (ROOT / config.jwks).resolve().parents
 
 
 def _is_local(address: str) -> bool:

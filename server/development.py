@@ -33,7 +33,7 @@ def jwks_path(config: Config) -> Path:
 def ensure(config: Config) -> dict[str, str]:
     """Returns the development client's key and channel code; makes them and the issuer if new."""
     folder = _folder(config)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not (folder / "issuer.pem").exists():
         private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         _write_once(folder / "issuer.pem", _pem(private))

@@ -17,7 +17,7 @@ SOURCE = ROOT / "envoy" / "envoy.yaml"
 FILES = ("generated/descriptors.pb", "envoy/rest.lua")
 TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3."
 AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
-KEYS_SECONDS = 600
+KEYS_SECONDS = 60
 """How long Envoy uses the issuer's keys before it fetches them again."""
 
 
@@ -72,8 +72,10 @@ def _address(address: str) -> dict[str, Any]:
 def _put_limits(listeners: list[dict[str, Any]], config: Config) -> None:
     tokens = config.edge_rate_per_second
     for listener in listeners:
-        bucket = _filter(listener, "envoy.filters.http.local_ratelimit")["token_bucket"]
-        bucket |= {"max_tokens": tokens, "tokens_per_fill": tokens}
+        flood = _filter(listener, "envoy.filters.http.local_ratelimit")
+        flood["token_bucket"] |= {"max_tokens": tokens, "tokens_per_fill": tokens}
+        told = [added["header"] for added in flood["response_headers_to_add"]]
+        next(h for h in told if h["key"] == "x-ratelimit-limit")["value"] = str(tokens)
 
 
 def _put_issuer(
@@ -134,7 +136,9 @@ def _put_certificates(
     if config.server_tls:
         folder = ROOT / config.server_tls
         authority = {"trusted_ca": {"filename": str(folder / "ca.crt")}}
-        both = _certificate(folder, "client") | {"validation_context": authority}
+        # gRPC takes nobody who does not offer h2, which health checks do only when told.
+        h2 = {"validation_context": authority, "alpn_protocols": ["h2"]}
+        both = _certificate(folder, "client") | h2
         till["transport_socket"] = _socket("UpstreamTlsContext", {"common_tls_context": both})
 
 

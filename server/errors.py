@@ -199,7 +199,11 @@ def _retry_seconds(error: Exception) -> int:
 
 
 def _headers(error: Exception) -> tuple[tuple[str, str], ...]:
-    """Returns what REST callers learn from headers: when to come again, and the limit."""
+    """Returns what REST callers learn from headers: how to prove who they are, when to come again,
+    and the limit.
+    """
+    if isinstance(error, Unauthenticated):
+        return (("www-authenticate", "Bearer"),)
     seconds = str(_retry_seconds(error))
     if isinstance(error, RateLimited):
         limits = (("limit", str(error.limit)), ("remaining", "0"), ("reset", seconds))

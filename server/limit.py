@@ -2,6 +2,7 @@
 server.
 """
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,12 +10,16 @@ from contextlib import contextmanager
 from server.errors import RateLimited
 from storage.errors import Overloaded
 
+BUCKETS_MAX = 10_000
+"""Buckets remembered; the one that was used longest ago is forgotten, which fills it."""
+
 
 class Limits:
     """A token bucket for every client, and a bound on the calls in flight."""
 
     def __init__(self, rate_per_second: float, burst: int, calls_max: int) -> None:
-        self._rate, self._burst, self._calls_max = rate_per_second, burst, calls_max
+        self._rate, self._calls_max = rate_per_second, calls_max
+        self._burst = max(1, burst or math.ceil(2 * rate_per_second))
         self._buckets: dict[str, tuple[float, float]] = {}
         self._calls = 0
 
@@ -32,8 +37,10 @@ class Limits:
     def spend(self, client: str) -> None:
         """Takes one token of a client. Raises RateLimited, saying when there will be one again."""
         now = time.monotonic()
-        tokens, filled = self._buckets.get(client, (float(self._burst), now))
+        tokens, filled = self._buckets.pop(client, (float(self._burst), now))
         tokens = min(float(self._burst), tokens + (now - filled) * self._rate)
+        self._buckets[client] = (tokens - 1 if tokens >= 1 else tokens, now)
+        if len(self._buckets) > BUCKETS_MAX:
+            del self._buckets[next(iter(self._buckets))]
         if tokens < 1:
             raise RateLimited(self._burst, (1 - tokens) / self._rate)
-        self._buckets[client] = (tokens - 1, now)

@@ -23,6 +23,8 @@ PREFIX = "operations/"
 PAGE_MAX = 1000
 WAIT_SECONDS = 10.0
 """How long WaitOperation waits when the caller does not say."""
+WAIT_SECONDS_MAX = 60.0
+"""A wait occupies one of the calls that the server works on."""
 POLL_SECONDS = 0.5
 
 
@@ -56,13 +58,9 @@ class OperationsServicer(Servicer):
 
     async def WaitOperation(self, request: pb.WaitOperationRequest, context: Any) -> pb.Operation:
         """Returns an operation once it is done, or as it stands when the time is over."""
-        tenant = call.current().tenant
-        seconds = (
-            request.timeout.ToTimedelta().total_seconds()
-            if request.HasField("timeout")
-            else WAIT_SECONDS
-        )
-        end = asyncio.get_running_loop().time() + seconds
+        tenant, asked = call.current().tenant, request.timeout
+        seconds = asked.seconds + asked.nanos / 1e9 if request.HasField("timeout") else WAIT_SECONDS
+        end = asyncio.get_running_loop().time() + min(seconds, WAIT_SECONDS_MAX)
         while True:
             found = await self._get(tenant, request.name)
             left = end - asyncio.get_running_loop().time()

@@ -52,7 +52,7 @@ def main(config: Config) -> None:
         server = Child("the server", [sys.executable, "-m", "server.cli", "serve"], config)
         envoy = Child("Envoy", envoy_command(config, Path(folder)), config)
         try:
-            problem = watch(config, [server, envoy], signals)
+            problem = watch(config, server, envoy, signals)
         finally:
             stop(config, server, envoy)
     if problem:
@@ -95,6 +95,11 @@ class Child:
             self.process.kill()
             self.process.wait()
 
+    def renew(self) -> None:
+        """Ends the process and starts it again at the next tick, which is no crash."""
+        self.stop(2)
+        self.process, self._due = None, 0.0
+
     def _start(self) -> None:
         self._started = time.monotonic()
         self.process = subprocess.Popen(
@@ -111,10 +116,16 @@ class Child:
         self._pause = min(2 * self._pause, PAUSE_SECONDS_MAX)
 
 
-def watch(config: Config, children: Sequence[Child], signals: Sequence[int]) -> str | None:
+def watch(config: Config, server: Child, envoy: Child, signals: Sequence[int]) -> str | None:
     """Keeps the children alive until a signal. Returns why, if they never became ready."""
     ready, deadline = False, time.monotonic() + READY_SECONDS_MAX
+    children, keys = (server, envoy), keys_changed(config)
     while not signals:
+        if keys != (keys := keys_changed(config)):
+            # Envoy reads a file of keys once; a URL of keys it reads again by itself.
+            say("the issuer's keys changed; Envoy starts again to read them")
+            ask(config.admin_address, "POST", "/drain_listeners?graceful")
+            envoy.renew()
         for child in children:
             child.tend()
         if not ready:
@@ -127,6 +138,12 @@ def watch(config: Config, children: Sequence[Child], signals: Sequence[int]) -> 
                 print(welcome(config), flush=True)
         time.sleep(TICK_SECONDS)
     return None
+
+
+def keys_changed(config: Config) -> float | None:
+    """Returns when the file of the issuer's keys was changed, or None if there is none now."""
+    keys = ROOT / (config.jwks or development.jwks_path(config))
+    return keys.stat().st_mtime if keys.is_file() else None
 
 
 def stop(config: Config, server: Child, envoy: Child) -> None:

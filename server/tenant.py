@@ -6,7 +6,7 @@ from till.v1 import tenant_pb2 as pb
 from till.v1.tenant_pb2_grpc import TenantServiceServicer
 
 from server import call, wire
-from server.access import PLATFORM
+from server.access import PLATFORM, Caller
 from server.errors import PermissionDenied
 from storage import tenant
 from storage.engine import Engine
@@ -45,7 +45,7 @@ class TenantServicer(TenantServiceServicer):
         """Adds a client to the caller's tenant, or to another if the caller may."""
         caller, asked = call.current().caller, request.api_client
         owner = request.tenant_id or caller.tenant
-        # Nobody gives away more than he has; only the platform reaches into other tenants.
+        # An operator keeps the clients of his tenant; only the platform makes its own or others'.
         if PLATFORM not in caller.scopes and (owner != caller.tenant or PLATFORM in asked.scopes):
             raise PermissionDenied
 
@@ -67,29 +67,43 @@ class TenantServicer(TenantServiceServicer):
         self, request: pb.RotateApiKeyRequest, context: Any
     ) -> pb.ApiClientWithKey:
         """Gives a client a second key."""
-        owner = call.current().tenant
+        caller = call.current().caller
 
         def rotate() -> tuple[pb.ApiClient, str]:
-            row, key = tenant.rotate_key(owner, request.client_id)
+            _refuse_operator(caller, request.client_id)
+            row, key = tenant.rotate_key(caller.tenant, request.client_id)
             return _client(row), key
 
         return _with_key(*await self._engine.write(rotate))
 
     async def RevokeApiKey(self, request: pb.RevokeApiKeyRequest, context: Any) -> pb.ApiClient:
         """Ends a key."""
-        owner = call.current().tenant
-        return await self._engine.write(
-            lambda: _client(tenant.revoke_key(owner, request.client_id, request.key_id))
-        )
+        caller = call.current().caller
+
+        def revoke() -> pb.ApiClient:
+            _refuse_operator(caller, request.client_id)
+            return _client(tenant.revoke_key(caller.tenant, request.client_id, request.key_id))
+
+        return await self._engine.write(revoke)
 
     async def RevokeApiClient(
         self, request: pb.RevokeApiClientRequest, context: Any
     ) -> pb.ApiClient:
         """Ends a client."""
-        owner = call.current().tenant
-        return await self._engine.write(
-            lambda: _client(tenant.revoke_client(owner, request.client_id))
-        )
+        caller = call.current().caller
+
+        def revoke() -> pb.ApiClient:
+            _refuse_operator(caller, request.client_id)
+            return _client(tenant.revoke_client(caller.tenant, request.client_id))
+
+        return await self._engine.write(revoke)
+
+
+def _refuse_operator(caller: Caller, client_id: str) -> None:
+    """Keeps the platform's own clients from an operator. Raises PermissionDenied, NotFound."""
+    asked = tenant.get_client(caller.tenant, client_id)
+    if PLATFORM in asked.scopes.split() and PLATFORM not in caller.scopes:
+        raise PermissionDenied
 
 
 def _new_client(owner: int, asked: pb.ApiClient) -> ApiClient:

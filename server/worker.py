@@ -11,10 +11,13 @@ import structlog
 
 from storage import draft_item, hold, once, operation
 from storage.engine import Engine
+from storage.errors import PASSING
 
 log = structlog.get_logger("till.worker")
 BATCH = 64
 """Operations applied side by side; they share commits."""
+TRIES = 3
+"""How often an operation may fail for a reason of its own, such as a request nobody can read."""
 POLL_SECONDS = 1.0
 """How long until the worker looks by itself, for operations that another process accepted."""
 RETRY_SECONDS = 1.0
@@ -86,7 +89,16 @@ class Worker:
         return len(waiting)
 
     async def _apply(self, tenant: int, name: str) -> None:
-        await self._engine.write(lambda: draft_item.apply(tenant, name))
+        """Applies an operation; one that cannot be applied is ended, so that it holds up nobody."""
+        for left in reversed(range(TRIES)):
+            try:
+                return await self._engine.write(lambda: draft_item.apply(tenant, name))
+            except PASSING:  # it stays pending
+                raise
+            except Exception as error:
+                if not left:
+                    log.error("operation given up", operation=name, exc_info=error)
+        await self._engine.write(lambda: operation.give_up(tenant, name))
 
     def _tell_waiters(self) -> None:
         """Wakes everybody who waits now; who waits later waits for the next round."""

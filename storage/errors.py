@@ -1,5 +1,7 @@
 """What the store refuses, one class a reason. Whoever raises one of these has changed nothing."""
 
+from peewee import InterfaceError, InternalError, OperationalError
+
 
 class Refusal(Exception):
     """The store says no. The text is for the caller and names what is wrong."""
@@ -88,3 +90,7 @@ class Overloaded(Refusal):
 
 class OutcomeUnknown(Refusal):
     """The database failed in the moment of the commit; only reading again can tell what it kept."""
+
+
+PASSING = (Refusal, InterfaceError, InternalError, OperationalError)
+"""What a later try may not meet again: the store's answers, and a database that fails."""

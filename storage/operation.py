@@ -80,6 +80,12 @@ def fail(tenant: int, name: str, reason: str, error: str) -> None:
     _move(tenant, name, "RUNNING", "FAILED", reason, error)
 
 
+def give_up(tenant: int, name: str) -> None:
+    """Ends an operation that cannot be applied, unless it has come to its end."""
+    if _move(tenant, name, "PENDING", "RUNNING"):
+        fail(tenant, name, "INTERNAL", "the operation could not be applied")
+
+
 def pending(limit: int) -> list[tuple[int, str]]:
     """Returns the tenants and names of operations that wait, the oldest of a tenant first."""
     return [(tenant, name) for tenant, name in _PENDING.rows(limit=limit)]

@@ -45,7 +45,9 @@ class Bound:
         return super().execute(query, *args, **options)  # type: ignore[misc]
 
 
-_BOUND = re.compile(r'["`]tenant["`] = ')
+# A column of the query's own table, compared with a value: `SET tenant = ?` and a join are neither.
+_BOUND = re.compile(r'\.["`]tenant["`] = (\?|%s)')
+_TABLE = re.compile(r'\b(?:FROM|JOIN|UPDATE) ["`]')
 
 
 def across_tenants(query: Q) -> Q:
@@ -55,10 +57,13 @@ def across_tenants(query: Q) -> Q:
 
 
 def refuse_unbound(query: Query, text: str) -> None:
-    """Raises Unbound for a SELECT, UPDATE or DELETE that has no condition on the tenant."""
-    if text.startswith("INSERT") or _BOUND.search(text) or getattr(query, "across_tenants", False):
+    """Raises Unbound for a SELECT, UPDATE or DELETE with a table that has no condition on the
+    tenant.
+    """
+    if text.startswith("INSERT") or getattr(query, "across_tenants", False):
         return
-    raise Unbound(text)
+    if len(_BOUND.findall(text)) < max(1, len(_TABLE.findall(text))):
+        raise Unbound(text)
 
 
 class Prepared:

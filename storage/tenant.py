@@ -91,7 +91,10 @@ def ensure_client(client: ApiClient, key: str) -> None:
     owned = (ApiClient.tenant == client.tenant) & (ApiClient.client_id == client.client_id)
     changes = {"channel_code": client.channel_code, "scopes": client.scopes, "revoke_ms": None}
     ApiClient.update(changes).where(owned).execute()
-    if client_of_key(key) is None:
+    _, key_id, secret = key.split("_", 2)
+    same = (ApiKey.tenant == client.tenant) & (ApiKey.key_id == key_id)
+    again = ApiKey.update(client_id=client.client_id, secret_hash=_hash(secret), revoke_ms=None)
+    if not again.where(same).execute():
         _add_key(client, key)
 
 
@@ -113,7 +116,7 @@ def revoke_key(tenant: int, client_id: str, key_id: str) -> ApiClient:
     client = get_client(tenant, client_id)
     owned = (ApiKey.tenant == tenant) & (ApiKey.client_id == client_id) & (ApiKey.key_id == key_id)
     if not ApiKey.select().where(owned).exists():
-        raise NotFound(f"client {client_id} has no key {key_id}")
+        raise NotFound(f"client {client_id} has no such key")  # it may be a whole key
     if ApiKey.update(revoke_ms=ids.now_ms()).where(owned & ApiKey.revoke_ms.is_null()).execute():
         event.record(tenant, "api_client.key_revoked", client_id, key_id=key_id)
     return client

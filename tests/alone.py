@@ -31,7 +31,7 @@ class Alone:
                 stderr=subprocess.STDOUT,
             )
         self.channel = grpc.insecure_channel(f"127.0.0.1:{port}")
-        self.stubs = Stubs.of(self.channel)
+        self.stubs = Stubs.as_operator(self.channel)
 
     def wait(self) -> None:
         """Returns once the server serves."""

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import sqlite3
+import ssl
 import subprocess
 import sys
 import time
@@ -29,11 +30,15 @@ from till.v1 import (
     draft_item_pb2_grpc,
     draft_pb2_grpc,
     inventory_pb2_grpc,
+    lifecycle_pb2_grpc,
     order_pb2_grpc,
+    stock_pb2_grpc,
     store_pb2_grpc,
+    tenant_pb2_grpc,
 )
 
 from server import development
+from server.access import RULES, Needs
 from server.config import Config
 
 # A slow machine is no failure.
@@ -46,6 +51,8 @@ PATIENCE_SECONDS = 60.0
 KNOWN = development.credentials(Config(), [*development.SCOPES])
 CALLER = {"authorization": f"Bearer {KNOWN['token']}", "x-api-key": KNOWN["api_key"]}
 """What a caller of the orders document sends; the token is an operator's too."""
+OPERATOR = {"authorization": CALLER["authorization"]}
+"""What an operator sends."""
 CHANNEL = {
     "authorization": f"Token {KNOWN['channel_token']}",
     "channel": f"Code {KNOWN['channel_code']}",
@@ -79,27 +86,62 @@ def eventually(check: Callable[[], T]) -> T:
         time.sleep(0.05)
 
 
-class Stack:
-    """A running stack on ports of its own, over the database of a URL, else a file of its own."""
+def till(*command: str, **settings: str) -> str:
+    """Returns what the console script prints. Raises RuntimeError with what it complains of."""
+    done = subprocess.run(
+        [sys.executable, "-m", "server.cli", *command],
+        cwd=ROOT,
+        env=environment() | settings,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return done.stdout
 
-    def __init__(self, folder: Path, url: str = "") -> None:
-        self.server, rest, self.grpc, admin = (f"127.0.0.1:{port}" for port in free_ports(4))
+
+class _AsOperator(grpc.UnaryUnaryClientInterceptor):
+    """Sends the operator's token with calls that need one, unless they bring their own."""
+
+    def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        """Adds the token to a call."""
+        given = tuple(details.metadata or ())
+        rule = RULES.get(details.method)
+        if rule is not None and rule.needs is Needs.TOKEN and "authorization" not in dict(given):
+            given = (*given, *OPERATOR.items())
+        return continuation(details._replace(metadata=given), request)
+
+
+class Stack:
+    """A running stack on ports of its own, with an empty database; tls trusts its certificate."""
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: dict[str, str] | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        server, rest, self.grpc, admin = (f"127.0.0.1:{port}" for port in free_ports(4))
         self.admin = f"http://{admin}"
         self.database = folder / "till.db"
-        self.url = url or f"sqlite:///{self.database}"
-        self.rest = httpx.Client(base_url=f"http://{rest}", timeout=PATIENCE_SECONDS)
+        url = f"{'https' if tls else 'http'}://{rest}"
+        trust = tls or True
+        self.rest = httpx.Client(base_url=url, timeout=PATIENCE_SECONDS, verify=trust)
         self.operator = httpx.Client(
-            base_url=f"http://{rest}", timeout=PATIENCE_SECONDS, headers=CALLER
+            base_url=url, timeout=PATIENCE_SECONDS, verify=trust, headers=OPERATOR
         )
         self._log = folder / "stack.log"
-        settings = {
+        self.url = (settings or {}).get("TILL_DATABASE", f"sqlite:///{self.database}")
+        self.settings = {
             "TILL_DATABASE": self.url,
-            "TILL_GRPC_ADDRESS": self.server,
+            "TILL_GRPC_ADDRESS": server,
             "TILL_REST_ADDRESS": rest,
             "TILL_EDGE_GRPC_ADDRESS": self.grpc,
             "TILL_ADMIN_ADDRESS": admin,
+            **(settings or {}),
         }
-        self.environment = environment() | settings
+        self.server = self.settings["TILL_GRPC_ADDRESS"]
+        self.environment = environment() | self.settings
         with self._log.open("wb") as log:
             self._supervisor = subprocess.Popen(
                 [sys.executable, "-m", "server.cli", "run"],
@@ -122,9 +164,14 @@ class Stack:
             raise RuntimeError(f"the stack ended with {code}:\n{self.log_text()}")
         assert "Till is ready" in self.log_text()
         assert self.rest.get("/healthz").status_code == 200
-        host, port = self.server.rsplit(":", 1)
-        with socket.socket() as probe:
-            assert probe.connect_ex((host, int(port))) == 0
+        if not self.server.startswith("unix:"):
+            host, port = self.server.rsplit(":", 1)
+            with socket.socket() as probe:
+                assert probe.connect_ex((host, int(port))) == 0
+
+    def till(self, *command: str) -> str:
+        """Returns what the console script prints with the settings of this stack."""
+        return till(*command, **self.settings)
 
     def log_text(self) -> str:
         """Returns what the stack has printed."""
@@ -167,7 +214,7 @@ class Stack:
 
 @dataclass(frozen=True)
 class Stubs:
-    """Every service, called through Envoy's gRPC port."""
+    """Every service."""
 
     order: Any  # the same stub is awaited on an aio channel and not on a plain one
     checkout: Any
@@ -176,6 +223,14 @@ class Stubs:
     inventory: Any
     store: Any
     operations: Any
+    lifecycle: Any
+    stock: Any
+    tenant: Any
+
+    @classmethod
+    def as_operator(cls, channel: grpc.Channel) -> "Stubs":
+        """Returns the stubs of a channel, which send the operator's token where it is needed."""
+        return cls.of(grpc.intercept_channel(channel, _AsOperator()))
 
     @classmethod
     def of(cls, channel: grpc.Channel | grpc.aio.Channel) -> "Stubs":
@@ -188,15 +243,20 @@ class Stubs:
             inventory_pb2_grpc.InventoryServiceStub(channel),
             store_pb2_grpc.StoreServiceStub(channel),
             operations_pb2_grpc.OperationsStub(channel),  # type: ignore[no-untyped-call]
+            lifecycle_pb2_grpc.LifecycleServiceStub(channel),
+            stock_pb2_grpc.StockServiceStub(channel),
+            tenant_pb2_grpc.TenantServiceStub(channel),
         )
 
 
 @contextmanager
-def running(folder: Path, url: str = "") -> Iterator[Stack]:
+def running(
+    folder: Path, settings: dict[str, str] | None = None, tls: ssl.SSLContext | None = None
+) -> Iterator[Stack]:
     """Runs a stack whose files lie in this folder; what its database holds at the end must be
     right.
     """
-    stack = Stack(folder, url)
+    stack = Stack(folder, settings, tls)
     try:
         stack.wait()
         yield stack
@@ -238,22 +298,22 @@ def stack(
 ) -> Iterator[Stack]:
     """A stack that the tests of one module share, on each backend."""
     folder = tmp_path_factory.mktemp("stack")
-    with running(folder, new_url(folder)) as stack:
+    with running(folder, {"TILL_DATABASE": new_url(folder)}) as stack:
         yield stack
 
 
 @pytest.fixture
 def fresh_stack(new_url: Callable[[Path], str], tmp_path: Path) -> Iterator[Stack]:
     """A stack for one test alone, on each backend."""
-    with running(tmp_path, new_url(tmp_path)) as stack:
+    with running(tmp_path, {"TILL_DATABASE": new_url(tmp_path)}) as stack:
         yield stack
 
 
 @pytest.fixture
 def stubs(stack: Stack) -> Iterator[Stubs]:
-    """The stubs of the module's stack."""
+    """The stubs of the module's stack, through Envoy's gRPC port."""
     with grpc.insecure_channel(stack.grpc) as channel:
-        yield Stubs.of(channel)
+        yield Stubs.as_operator(channel)
 
 
 @pytest.fixture
@@ -273,7 +333,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
 @pytest.fixture
 def inner(served: Served) -> Stubs:
     """The stubs of the server in this process."""
-    return Stubs.of(served.channel)
+    return Stubs.as_operator(served.channel)
 
 
 def environment() -> dict[str, str]:

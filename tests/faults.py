@@ -85,7 +85,7 @@ def test_nothing_acknowledged_is_lost_and_every_refusal_heals(
     (tmp_path / "mariadb").mkdir()
     server = MariaDB(tmp_path / "mariadb", *free_ports(1))
     try:
-        with running(tmp_path, server.database("till")) as stack:
+        with running(tmp_path, {"TILL_DATABASE": server.database("till")}) as stack:
             load = Load(stack)
             for _ in range(ROUNDS):
                 time.sleep(1)

@@ -18,6 +18,7 @@ from invariants import assert_invariants
 from server import app
 from server.config import Config
 from storage.engine import Engine
+from storage.tables import Row
 
 # The server in this process logs as a library does, so that pytest shows its lines with a failure.
 structlog.configure(
@@ -109,6 +110,11 @@ def serving(path: Path, **settings: Any) -> Iterator[Served]:
     finally:
         served.close()
     assert_invariants(path)
+
+
+def owned(model: type[Row]) -> Any:
+    """Returns the query for every row of a table that is the tenant's."""
+    return model.select().where(model.tenant == TENANT)
 
 
 def refused(call: Callable[[], object]) -> tuple[grpc.StatusCode, Status]:

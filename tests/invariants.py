@@ -20,7 +20,9 @@ BROKEN_BY = {
             UNION ALL SELECT inventory_id, 'max', max_quantity, 1 FROM inventory
             UNION ALL SELECT inventory_id, 'max', 0, -1 FROM inventory
             UNION ALL SELECT inventory_id, 'ordered', ordered, 1 FROM inventory
-            UNION ALL SELECT inventory_id, 'ordered', 0, -1 FROM inventory)
+            UNION ALL SELECT inventory_id, 'ordered', 0, -1 FROM inventory
+            UNION ALL SELECT inventory_id, 'held', held, 1 FROM inventory
+            UNION ALL SELECT inventory_id, 'held', 0, -1 FROM inventory)
         GROUP BY inventory_id, counter, value HAVING sum(n) <> 0""",
     "a ledger is about stock": """
         SELECT entry_id FROM inventory_ledger
@@ -28,9 +30,65 @@ BROKEN_BY = {
     "no unit is sold twice": """
         SELECT inventory_code FROM inventory
         WHERE ordered < 0 OR held < 0 OR ordered + held > max_quantity""",
-    "units are taken for orders that exist": """
-        SELECT entry_id FROM inventory_ledger WHERE counter = 'ordered'
-        AND source NOT IN (SELECT 'orders/' || order_id FROM orders)""",
+    "units are taken for orders and holds that exist": """
+        SELECT entry_id FROM inventory_ledger AS entry WHERE counter <> 'max' AND NOT EXISTS (
+            SELECT 1 FROM holds WHERE holds.tenant = entry.tenant
+            AND entry.source = 'holds/' || hold_id)
+        AND NOT EXISTS (
+            SELECT 1 FROM orders WHERE orders.tenant = entry.tenant
+            AND entry.source = 'orders/' || order_id AND entry.counter = 'ordered')""",
+    "an order has the units of its lines, and a cancelled one none": """
+        SELECT source, inventory_id FROM (
+            SELECT 'orders/' || order_id AS source, inventory_id,
+                iif(orders.status = 'CANCELLED', 0, quantity) AS units
+            FROM order_items JOIN orders USING (tenant, order_id) WHERE inventory_id IS NOT NULL
+            UNION ALL SELECT source, inventory_id, -delta FROM inventory_ledger
+            WHERE counter = 'ordered' AND source LIKE 'orders/%')
+        GROUP BY source, inventory_id HAVING sum(units) <> 0""",
+    "a hold has the units of its lines while it is active": """
+        SELECT source, inventory_id FROM (
+            SELECT 'holds/' || hold_id AS source, inventory_id,
+                iif(holds.state = 'ACTIVE', quantity, 0) AS units
+            FROM hold_lines JOIN holds USING (tenant, hold_id)
+            UNION ALL SELECT source, inventory_id, -delta FROM inventory_ledger
+            WHERE counter = 'held')
+        GROUP BY source, inventory_id HAVING sum(units) <> 0""",
+    "a hold took the units of its lines once and gave them back once": """
+        SELECT hold_id, inventory_id FROM hold_lines AS line JOIN holds USING (tenant, hold_id)
+        WHERE (SELECT group_concat(delta, ' ') FROM (
+            SELECT delta FROM inventory_ledger AS entry
+            WHERE entry.tenant = line.tenant AND entry.inventory_id = line.inventory_id
+            AND counter = 'held' AND source = 'holds/' || line.hold_id ORDER BY entry_id))
+        IS NOT iif(holds.state = 'ACTIVE', '' || quantity, quantity || ' ' || -quantity)""",
+    "a confirmed hold ordered all of its units, or an order took them": """
+        SELECT hold_id, line.inventory_id FROM hold_lines AS line JOIN holds USING (tenant, hold_id)
+        LEFT JOIN inventory_ledger AS entry ON entry.tenant = line.tenant
+            AND entry.inventory_id = line.inventory_id AND counter = 'ordered'
+            AND source = 'holds/' || hold_id
+        GROUP BY line.tenant, hold_id HAVING count(entry_id) NOT IN (0, count(*))
+        OR (count(entry_id) > 0 AND holds.state <> 'CONFIRMED')
+        OR sum(delta <> quantity) > 0""",
+    "what is held is in active holds": """
+        SELECT inventory_code FROM inventory AS stock WHERE held <> (
+            SELECT coalesce(sum(quantity), 0) FROM hold_lines AS line
+            WHERE line.tenant = stock.tenant AND line.inventory_id = stock.inventory_id AND active)
+        """,
+    "what is ordered is in living orders and in holds that were confirmed for themselves": """
+        SELECT inventory_code FROM inventory AS stock WHERE ordered <> (
+            SELECT coalesce(sum(quantity), 0) FROM order_items AS line
+            JOIN orders USING (tenant, order_id) WHERE line.tenant = stock.tenant
+            AND line.inventory_id = stock.inventory_id AND orders.status <> 'CANCELLED')
+        + (SELECT coalesce(sum(quantity), 0) FROM hold_lines AS line
+            WHERE line.tenant = stock.tenant AND line.inventory_id = stock.inventory_id
+            AND EXISTS (SELECT 1 FROM inventory_ledger AS entry
+                WHERE entry.inventory_id = line.inventory_id AND counter = 'ordered'
+                AND source = 'holds/' || line.hold_id))""",
+    "a hold's lines end with it": """
+        SELECT line.hold_id FROM hold_lines AS line LEFT JOIN holds USING (tenant, hold_id)
+        WHERE active IS NOT (holds.state = 'ACTIVE') OR line.expire_ms IS NOT holds.expire_ms""",
+    "a hold holds something": """
+        SELECT hold_id FROM holds LEFT JOIN hold_lines AS line USING (tenant, hold_id)
+        WHERE line.quantity IS NULL""",
     "one order per store and number": """
         SELECT store, order_number FROM orders GROUP BY tenant, store, order_number
         HAVING count(*) > 1""",
@@ -38,6 +96,37 @@ BROKEN_BY = {
         SELECT order_id FROM orders WHERE user_id IS NOT NULL AND grand_total <> (
             SELECT coalesce(sum(total), 0) FROM order_items AS line
             WHERE line.order_id = orders.order_id)""",
+    "an order's history ends in its status": """
+        SELECT order_id FROM orders WHERE status <> coalesce((
+            SELECT status FROM order_statuses AS moved WHERE moved.tenant = orders.tenant
+            AND moved.order_id = orders.order_id ORDER BY change_id DESC LIMIT 1), 'NEW')
+        OR revision <> 1 + (SELECT count(*) FROM order_statuses AS moved
+            WHERE moved.tenant = orders.tenant AND moved.order_id = orders.order_id)""",
+    "an order's history is of moves that are allowed": """
+        SELECT order_id, was, status FROM (
+            SELECT order_id, status, lag(status, 1, 'NEW') OVER (
+                PARTITION BY tenant, order_id ORDER BY change_id) AS was FROM order_statuses)
+        WHERE (was, status) NOT IN (VALUES
+            ('NEW', 'CONFIRMED'), ('NEW', 'PICKING'), ('NEW', 'PACKED'), ('NEW', 'CANCELLED'),
+            ('CONFIRMED', 'PICKING'), ('CONFIRMED', 'PACKED'), ('CONFIRMED', 'CANCELLED'),
+            ('PICKING', 'PACKED'), ('PICKING', 'CANCELLED'), ('PACKED', 'PICKING'),
+            ('PACKED', 'SHIPPED'), ('PACKED', 'CANCELLED'), ('SHIPPED', 'DELIVERED'))""",
+    "a history belongs to an order": """
+        SELECT moved.order_id FROM order_statuses AS moved LEFT JOIN orders USING (tenant, order_id)
+        WHERE orders.store IS NULL""",
+    "a client id belongs to one client": """
+        SELECT client_id FROM api_clients GROUP BY client_id HAVING count(*) > 1""",
+    "a client belongs to a tenant": """
+        SELECT client_id FROM api_clients LEFT JOIN tenants USING (tenant)
+        WHERE tenants.name IS NULL""",
+    "a key belongs to a client": """
+        SELECT key_id FROM api_keys LEFT JOIN api_clients AS client USING (tenant, client_id)
+        WHERE client.channel_code IS NULL""",
+    "a key is the hash of a secret": """
+        SELECT key_id FROM api_keys WHERE length(secret_hash) <> 32""",
+    "a client has at most two valid keys": """
+        SELECT client_id FROM api_keys WHERE revoke_ms IS NULL AND client_id <> 'local-development'
+        GROUP BY tenant, client_id HAVING count(*) > 2""",
     "a line belongs to an order": """
         SELECT order_id, order_item_id FROM order_items
         WHERE order_id NOT IN (SELECT order_id FROM orders)""",
@@ -103,6 +192,14 @@ CREATED = {
     "draft_item.created": "SELECT tenant, item FROM draft_items",
     "store.created": "SELECT tenant, store FROM stores",
     "product.created": "SELECT tenant, product_code FROM products",
+    "tenant.created": "SELECT tenant, name FROM tenants",
+    "api_client.created": "SELECT tenant, client_id FROM api_clients",
+    "hold.created": "SELECT tenant, hold_id FROM holds",
+    "hold.confirmed": "SELECT tenant, hold_id FROM holds WHERE state = 'CONFIRMED'",
+    "hold.released": "SELECT tenant, hold_id FROM holds WHERE state = 'RELEASED'",
+    "hold.expired": "SELECT tenant, hold_id FROM holds WHERE state = 'EXPIRED'",
+    "order.cancelled": """
+        SELECT tenant, CAST(order_id AS TEXT) FROM orders WHERE status = 'CANCELLED'""",
 }
 """Which rows have exactly one event of a kind, and which events exactly one row."""
 

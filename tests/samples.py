@@ -4,12 +4,13 @@ import hashlib
 
 from inside import TENANT
 
-from storage import inventory, order, store
+from storage import hold, ids, inventory, movement, order, store
 from storage.checkout_request import Item, Request
 from storage.once import Claim
-from storage.tables import DraftItem, Inventory, Order, OrderItem, Product, ProductOption
+from storage.tables import DraftItem, Hold, Inventory, Order, OrderItem, Product, ProductOption
 
 DAY = "2031-05-01"
+ACTOR = "tester"
 
 
 def claim(key: str = "key", meaning: str = "meaning", **other: object) -> Claim:
@@ -36,7 +37,14 @@ def order_lines(*lines: OrderItem, **fields: object) -> tuple[Order, list[OrderI
 def stock(option: str, units: int, day: str = DAY, code: str = "") -> Inventory:
     """Puts units of an option up for sale; a unit."""
     setting = inventory.Setting("rows[0]", option, day, units, code)
-    return inventory.batch_set(TENANT, [setting])[0]
+    return inventory.batch_set(TENANT, [setting], ACTOR)[0]
+
+
+def held(option: str, units: int, seconds: int = 3600, day: str = DAY) -> Hold:
+    """Holds units of an option; a unit."""
+    row = inventory.get(TENANT, "date", option, day)
+    wanted = [movement.Wanted("lines[0]", row.inventory_id, units)]
+    return hold.create(TENANT, wanted, ids.now_ms() + 1000 * seconds, ACTOR)
 
 
 def product(*options: str, product_id: int = 0, **fields: object) -> Product:

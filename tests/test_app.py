@@ -91,7 +91,7 @@ def serve(**settings: str) -> subprocess.CompletedProcess[str]:
     [
         ({"database": "postgres:///x"}, "TILL_DATABASE must be sqlite:///path"),
         ({"database": "sqlite:///:memory:"}, "journal_mode=memory"),
-        ({"databse": "sqlite:///x"}, "TILL_DATABSE is not a setting"),
+        ({"databse": "sqlite:///x"}, "TILL_DATABSE is no setting"),
         ({"queue_max": "many"}, "TILL_QUEUE_MAX must be a int"),
     ],
 )

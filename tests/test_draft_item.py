@@ -6,7 +6,7 @@ import json
 import grpc
 import pytest
 from conftest import CALLER, ORDER, Stack, Stubs, eventually, keyed
-from inside import TENANT, Book, refused
+from inside import TENANT, Book, owned, refused
 from invariants import dump
 from samples import claim, draft_item, order_lines
 from till.v1 import draft_item_pb2 as pb
@@ -66,7 +66,7 @@ def test_the_same_key_and_content_name_the_same_operation(book: Book) -> None:
     apply(book, name)
 
     assert accept(book) == name
-    assert book.read(Operation.select().count) == 1
+    assert book.read(owned(Operation).count) == 1
 
 
 def test_the_same_key_with_other_content_fails_at_once(book: Book) -> None:
@@ -85,8 +85,8 @@ def test_the_same_item_under_another_key_succeeds_and_writes_nothing(book: Book)
     found = apply(book, accept(book), accept(book, key="other"))
 
     assert [one.state for one in found] == ["SUCCEEDED"] * 2
-    assert book.read(DraftItem.select().count) == 1
-    assert book.read(Event.select().count) == 1
+    assert book.read(owned(DraftItem).count) == 1
+    assert book.read(owned(Event).count) == 1
 
 
 def test_an_item_cannot_move_to_another_draft(book: Book) -> None:

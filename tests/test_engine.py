@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from inside import TENANT, Book, opened
+from inside import TENANT, Book, opened, owned
 from invariants import dump
 from peewee import IntegrityError
 
@@ -102,6 +102,18 @@ def test_a_refused_unit_that_is_alone_leaves_nothing(book: Book) -> None:
         book.write(then(add("a"), NotFound("no")))
 
     assert dump(book.path) == before
+
+
+@pytest.mark.parametrize("unit", [owned(Store).count, then(owned(Store).count, NotFound("no"))])
+def test_a_unit_that_changes_nothing_costs_no_commit(
+    book: Book, unit: Callable[[], object]
+) -> None:
+    book.write(add("a"))
+    size = Path(f"{book.path}-wal").stat().st_size
+
+    together(book, unit)
+
+    assert Path(f"{book.path}-wal").stat().st_size == size, "nothing to sync"
 
 
 def test_a_unit_that_lost_a_race_looks_again(book: Book) -> None:
@@ -216,11 +228,11 @@ def test_a_reader_sees_only_what_is_committed(book: Book) -> None:
             book.engine.write(lambda: (add("a")(), written.set(), go.wait(60)))
         )
         await asyncio.to_thread(written.wait)
-        assert await book.engine.read(Store.select().where(Store.tenant == TENANT).count) == 0
-        assert await book.engine.scan(Store.select().where(Store.tenant == TENANT).count) == 0
+        assert await book.engine.read(owned(Store).count) == 0
+        assert await book.engine.scan(owned(Store).count) == 0
         go.set()
         await write
-        assert await book.engine.read(Store.select().where(Store.tenant == TENANT).count) == 1
+        assert await book.engine.read(owned(Store).count) == 1
 
     book.run(run(threading.Event(), threading.Event()))
 
@@ -228,17 +240,17 @@ def test_a_reader_sees_only_what_is_committed(book: Book) -> None:
 def test_a_scan_sees_one_snapshot_while_others_write(book: Book) -> None:
     async def run(counted: threading.Event, go: threading.Event) -> None:
         def twice() -> tuple[int, int]:
-            first = Store.select().where(Store.tenant == TENANT).count()
+            first = owned(Store).count()
             counted.set()
             go.wait(60)
-            return first, Store.select().where(Store.tenant == TENANT).count()
+            return first, owned(Store).count()
 
         scan = asyncio.ensure_future(book.engine.scan(twice))
         await asyncio.to_thread(counted.wait)
         await book.engine.write(add("meanwhile"))
         go.set()
         assert await scan == (0, 0)
-        assert await book.engine.scan(Store.select().where(Store.tenant == TENANT).count) == 1
+        assert await book.engine.scan(owned(Store).count) == 1
 
     book.run(run(threading.Event(), threading.Event()))
 
@@ -248,4 +260,4 @@ def test_a_query_that_fails_leaves_the_reader_usable(book: Book) -> None:
         with pytest.raises(ZeroDivisionError):
             book.read(lambda: 1 / 0)
 
-    assert book.read(Store.select().where(Store.tenant == TENANT).count) == 0
+    assert book.read(owned(Store).count) == 0

@@ -1,5 +1,6 @@
 """What a caller is told when something is wrong: the code, the reason, the details, no more."""
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,22 @@ from uuid import uuid4
 import grpc
 import pytest
 from alone import alone
-from conftest import CALLER, Stubs, keyed
+from conftest import CALLER, Stubs, eventually, keyed
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, PreconditionFailure, RetryInfo
 from google.rpc.status_pb2 import Status
 from inside import Served, refused, serving
 from samples import DAY
+from test_call import held
 from test_engine_failures import no_larger_files
-from till.v1 import checkout_pb2, inventory_pb2, order_pb2, store_pb2
+from till.v1 import (
+    checkout_pb2,
+    inventory_pb2,
+    lifecycle_pb2,
+    order_pb2,
+    stock_pb2,
+    store_pb2,
+    tenant_pb2,
+)
 
 from server import errors
 from storage import errors as store
@@ -105,6 +115,43 @@ def on_a_full_disk(served: Served, stubs: Stubs) -> None:
         create(stubs)
 
 
+def move(stubs: Stubs, status: int, etag: str = "") -> None:
+    """Moves an order that is NEW."""
+    asked = lifecycle_pb2.TransitionOrderRequest(order_id=create(stubs).order_id, etag=etag)
+    asked.status = status  # type: ignore[assignment]
+    stubs.lifecycle.TransitionOrder(asked)
+
+
+def confirm_released(stubs: Stubs) -> None:
+    """Confirms a hold that was given up."""
+    asked = stock_pb2.HoldStockRequest(
+        lines=[stock_pb2.HoldLine(option_code=OPTION, date=DAY, quantity=1)]
+    )
+    asked.expire_time.FromSeconds(int(time.time()) + 60)
+    held = stubs.stock.HoldStock(asked).hold_id
+    stubs.stock.ReleaseHold(stock_pb2.ReleaseHoldRequest(hold_id=held))
+    stubs.stock.ConfirmHold(stock_pb2.ConfirmHoldRequest(hold_id=held))
+
+
+def order_unmatched(stubs: Stubs) -> None:
+    """Orders what is in no stock row, while every line must match one."""
+    policy = tenant_pb2.Tenant.StockPolicy
+    asked = tenant_pb2.SetStockPolicyRequest
+    stubs.tenant.SetStockPolicy(asked(stock_policy=policy.REQUIRE_MATCH))
+    try:
+        create(stubs, order_pb2.QuoteItem(quantity=1))
+    finally:
+        stubs.tenant.SetStockPolicy(asked(stock_policy=policy.TRACK_WHEN_MATCHED))
+
+
+def rotate_revoked(stubs: Stubs) -> None:
+    """Asks for a key of a client that was revoked."""
+    asked = tenant_pb2.CreateApiClientRequest(api_client=tenant_pb2.ApiClient(display_name="x"))
+    made = stubs.tenant.CreateApiClient(asked).api_client.client_id
+    stubs.tenant.RevokeApiClient(tenant_pb2.RevokeApiClientRequest(client_id=made))
+    stubs.tenant.RotateApiKey(tenant_pb2.RotateApiKeyRequest(client_id=made))
+
+
 NO_KEY = {"authorization": CALLER["authorization"]}
 REFUSED: dict[type[Exception], Callable[[Served, Stubs], object]] = {
     errors.InvalidRequest: lambda _, stubs: create(stubs, user_id=0),
@@ -123,6 +170,11 @@ REFUSED: dict[type[Exception], Callable[[Served, Stubs], object]] = {
     store.DraftNotOrderable: lambda _, stubs: create(stubs, checkout_draft_id="?"),
     store.BelowCommitted: lambda _, stubs: set_stock(stubs, 0),
     errors.CheckoutRefused: lambda _, stubs: record(stubs),
+    store.EtagMismatch: lambda _, stubs: move(stubs, order_pb2.Order.CONFIRMED, '"9"'),
+    store.StatusNotAllowed: lambda _, stubs: move(stubs, order_pb2.Order.DELIVERED),
+    store.HoldNotActive: lambda _, stubs: confirm_released(stubs),
+    store.NoStockRow: lambda _, stubs: order_unmatched(stubs),
+    store.ClientNotUsable: lambda _, stubs: rotate_revoked(stubs),
     store.OutcomeUnknown: on_a_full_disk,
 }
 
@@ -131,7 +183,7 @@ REFUSED: dict[type[Exception], Callable[[Served, Stubs], object]] = {
 def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, Stubs]]:
     """A server with one store, one store order, one keyed order, and five units, one sold."""
     with serving(tmp_path_factory.mktemp("errors") / "till.db") as served:
-        stubs = Stubs.of(served.channel)
+        stubs = Stubs.as_operator(served.channel)
         submit(stubs)
         asked = store_pb2.Product(options=[store_pb2.ProductOption(option_code=OPTION)])
         stubs.store.CreateProduct(store_pb2.CreateProductRequest(product=asked))
@@ -160,18 +212,49 @@ def test_every_refusal_has_its_code_and_reason(
 
 
 def test_a_full_queue_is_unavailable_and_says_when_to_come_back(tmp_path: Path) -> None:
-    with alone(tmp_path, queue_max="0") as server:
-        with pytest.raises(grpc.RpcError) as error:
-            submit(server.stubs)
-        code, status = refused(lambda: submit(server.stubs))
+    request = order_pb2.SubmitStoreOrderRequest(store_id="s", order_id="1", user_id="u")
+    request.grand_total = 1
+    with alone(tmp_path, queue_max="1") as server:
+        with held(server.database):
+            # One is with the database and one may wait, so that of five three are refused.
+            calls = [server.stubs.order.SubmitStoreOrder.future(request) for _ in range(5)]
+            done = eventually(lambda: three_of(calls))
+        for call in calls:
+            call.exception()
 
-    assert (code, detail(status, ErrorInfo).reason) == errors.TABLE[store.Overloaded]
-    assert detail(status, RetryInfo).retry_delay.seconds == 1
-    assert ("retry-after", "1") in [tuple(pair) for pair in error.value.trailing_metadata()]
+    for call in done:
+        code, status = refused(call.result)
+        assert (code, detail(status, ErrorInfo).reason) == errors.TABLE[store.Overloaded]
+        assert status.message == "too many writes are waiting"
+        assert detail(status, RetryInfo).retry_delay.seconds == 1
+        assert ("retry-after", "1") in [tuple(pair) for pair in call.trailing_metadata()]
+
+
+def three_of(calls: list[Any]) -> list[Any]:
+    """Returns the calls that were answered, once there are three."""
+    done = [call for call in calls if call.done()]
+    assert len(done) >= 3
+    return done
+
+
+def test_one_call_too_many_is_told_the_limit_and_when_to_come_back(tmp_path: Path) -> None:
+    with alone(tmp_path, rate_per_second="0.01", rate_burst="2") as server:
+        for _ in range(2):
+            refused(lambda: recent(server.stubs))
+        with pytest.raises(grpc.RpcError) as error:
+            recent(server.stubs)
+        code, status = refused(lambda: recent(server.stubs))
+        assert refused(lambda: read_order(server.stubs, CALLER))[0] is grpc.StatusCode.NOT_FOUND
+
+    assert (code, detail(status, ErrorInfo).reason) == errors.TABLE[errors.RateLimited]
+    assert 90 <= detail(status, RetryInfo).retry_delay.seconds <= 100
+    told = dict(tuple(pair) for pair in error.value.trailing_metadata() or ())
+    assert (told["x-ratelimit-limit"], told["x-ratelimit-remaining"]) == ("2", "0")
+    assert told["retry-after"] == told["x-ratelimit-reset"]
 
 
 def test_every_refusal_is_provoked_here() -> None:
-    assert {*REFUSED, store.Overloaded} == set(errors.TABLE)
+    assert {*REFUSED, store.Overloaded, errors.RateLimited} == set(errors.TABLE)
 
 
 def test_violations_name_fields_as_json_spells_them(busy: tuple[Served, Stubs]) -> None:

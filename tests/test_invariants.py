@@ -3,15 +3,30 @@
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from unittest import mock
 from uuid import UUID
 
 import pytest
 from inside import TENANT, opened
-from invariants import BROKEN_BY, assert_invariants
-from samples import DAY, claim, draft_item, line, order_lines, packed, product, request, shop, stock
+from invariants import BROKEN_BY, CREATED, assert_invariants
+from samples import (
+    ACTOR,
+    DAY,
+    claim,
+    draft_item,
+    held,
+    line,
+    order_lines,
+    packed,
+    product,
+    request,
+    shop,
+    stock,
+)
 
-from storage import checkout
+from storage import checkout, hold, ids, lifecycle, tenant
 from storage import draft_item as drafts
+from storage.tables import ApiClient
 
 OPTION = str(UUID(int=1))
 WAVE = "(SELECT min(wave_id) FROM waves)"
@@ -20,7 +35,29 @@ HARM = {
     "a ledger goes from zero to its counter without a jump": """
         UPDATE inventory_ledger SET before = before + 1, after = after + 1""",
     "a ledger is about stock": "UPDATE inventory_ledger SET inventory_id = inventory_id + 1",
-    "units are taken for orders that exist": "UPDATE inventory_ledger SET source = 'orders/1'",
+    "units are taken for orders and holds that exist": """
+        UPDATE inventory_ledger SET source = 'orders/1'""",
+    "an order has the units of its lines, and a cancelled one none": """
+        UPDATE orders SET status = 'CANCELLED' WHERE status = 'NEW'""",
+    "a hold has the units of its lines while it is active": """
+        UPDATE holds SET state = 'RELEASED' WHERE state = 'ACTIVE'""",
+    "a hold took the units of its lines once and gave them back once": """
+        UPDATE inventory_ledger SET delta = 0, after = before WHERE counter = 'held'""",
+    "a confirmed hold ordered all of its units, or an order took them": """
+        UPDATE holds SET state = 'EXPIRED' WHERE state = 'CONFIRMED'""",
+    "what is held is in active holds": "UPDATE hold_lines SET active = 1 - active",
+    "what is ordered is in living orders and in holds that were confirmed for themselves": """
+        UPDATE order_items SET quantity = quantity + 1""",
+    "a hold's lines end with it": "UPDATE hold_lines SET expire_ms = expire_ms + 1",
+    "a hold holds something": "DELETE FROM hold_lines",
+    "an order's history ends in its status": """
+        UPDATE orders SET status = 'PICKING' WHERE status = 'PACKED'""",
+    "an order's history is of moves that are allowed": """
+        UPDATE order_statuses SET status = 'DELIVERED'""",
+    "a history belongs to an order": "UPDATE order_statuses SET order_id = order_id + 1",
+    "a client belongs to a tenant": "DELETE FROM tenants",
+    "a key belongs to a client": "DELETE FROM api_clients",
+    "a key is the hash of a secret": "UPDATE api_keys SET secret_hash = x'00'",
     "an order is worth its lines": "UPDATE orders SET grand_total = grand_total + 1",
     "a line belongs to an order": "UPDATE order_items SET order_id = order_id + 1",
     "lines are counted from one, without gaps": "UPDATE order_items SET position = position + 1",
@@ -35,10 +72,16 @@ HARM = {
     "nothing is seen RUNNING": "UPDATE operations SET state = 'RUNNING'",
     "what SUCCEEDED is there": "DELETE FROM draft_items",
     "what FAILED, and nothing else, says why": "UPDATE operations SET state = 'FAILED'",
-    "one order.created for each": "UPDATE events SET kind = 'x' WHERE kind = 'order.created'",
+    **{
+        f"one {kind} for each": f"UPDATE events SET kind = 'x' WHERE kind = '{kind}'"
+        for kind in CREATED
+    },
 }
 KEPT_BY_THE_TABLES = {
     "no unit is sold twice": "UPDATE inventory SET ordered = max_quantity + 1",
+    "a client id belongs to one client": """
+        INSERT INTO api_clients SELECT 2, client_id, display_name, scopes, default_store,
+        channel_code, create_ms, revoke_ms FROM api_clients""",
     "one order per store and number": "UPDATE orders SET store = 's', order_number = '1'",
 }
 
@@ -50,6 +93,16 @@ def fill() -> None:
     stock(OPTION, 5)
     drafts.submit(claim(), draft_item())
     order_lines(line(2, option_code=OPTION, date=DAY), draft="draft")
+    made, _ = order_lines(line(1, option_code=OPTION, date=DAY))
+    lifecycle.cancel(TENANT, made.order_id, "", "", ACTOR)
+    for end in (hold.confirm, hold.release, hold.use):
+        end(TENANT, held(OPTION, 1).hold_id, ACTOR)
+    late = held(OPTION, 1)
+    with mock.patch.object(ids, "now_ms", lambda: late.expire_ms):
+        hold.expire(TENANT, late.hold_id)
+    held(OPTION, 1)
+    tenant.create("tenant", "1001")
+    tenant.create_client(ApiClient(tenant=TENANT, client_id="client"))
     checkout.record(TENANT, request(packed("1")), [])
 
 
@@ -89,4 +142,19 @@ def test_an_order_without_a_key_is_found(path: Path) -> None:
 def test_every_rule_is_tried() -> None:
     untried = set(BROKEN_BY) - {*HARM, *KEPT_BY_THE_TABLES}
 
-    assert untried == {"a draft is ordered at most once"}, "which takes two orders"
+    assert untried == {
+        "a draft is ordered at most once",  # which takes two orders
+        "a client has at most two valid keys",  # which takes three
+    }
+
+
+def test_a_third_key_is_found(path: Path) -> None:
+    for number in range(2):
+        harm(
+            path,
+            f"""INSERT INTO api_keys SELECT tenant, 'another {number}', client_id, secret_hash,
+            create_ms, revoke_ms FROM api_keys LIMIT 1""",
+        )
+
+    with pytest.raises(AssertionError, match="at most two valid keys"):
+        assert_invariants(path, keyed=False)

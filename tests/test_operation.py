@@ -9,9 +9,10 @@ from conftest import Stack, Stubs, eventually
 from google.longrunning import operations_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
 from inside import TENANT, Book, Served, at_once, refused
+from test_call import lost
 from till.v1 import draft_item_pb2, order_pb2
 
-from server.worker import Worker
+from server.worker import BATCH, Worker
 from storage import operation
 from storage.errors import NotFound
 
@@ -140,13 +141,34 @@ def test_a_list_that_cannot_be_made_is_refused(inner: Stubs, fields: dict[str, o
     assert status.message.startswith(next(iter(fields)))
 
 
-def test_one_that_cannot_be_read_does_not_hold_up_the_others(inner: Stubs, served: Served) -> None:
-    broken = served.write(lambda: operation.accept(TENANT, "draft", "item", "no JSON"))
+def test_those_that_cannot_be_read_fail_and_hold_up_nobody(
+    inner: Stubs, served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    texts = ["no JSON", "[]", "{", '{"nowhere": 1}', "[" * 100_000]
 
+    def accept() -> list[str]:
+        requests = [texts[number % len(texts)] for number in range(2 * BATCH)]
+        return [operation.accept(TENANT, "draft", "item", text) for text in requests]
+
+    broken = served.write(accept)
     names = [submit(inner, f"i{number}") for number in range(3)]
 
     assert [state(wait(inner, name)) for name in names] == ["SUCCEEDED"] * 3
-    assert served.write(lambda: operation.get(TENANT, broken)).state == "PENDING"
+    for name in broken:
+        found = wait(inner, f"operations/{name}")
+        assert (found.done, state(found)) == (True, "FAILED")
+        assert found.error.code == grpc.StatusCode.INTERNAL.value[0]
+        assert found.error.message == "the operation could not be applied"
+    told = "".join(record.getMessage() for record in caplog.records)
+    assert told.count("operation given up") == len(broken)
+
+
+def test_what_the_database_refuses_is_tried_again(inner: Stubs, served: Served) -> None:
+    with lost(served.path, "draft_items"):
+        name = submit(inner, "item")
+        assert state(wait(inner, name, 0.5)) == "PENDING"
+
+    assert state(wait(inner, name)) == "SUCCEEDED"
 
 
 def test_what_was_accepted_before_a_start_is_applied_after_it(tmp_path: Path) -> None:
@@ -199,5 +221,5 @@ def test_operations_are_read_as_rest(stack: Stack) -> None:
         assert found["done"] and found["response"]["pk"] == "i"
 
     eventually(done)
-    listed = stack.rest.get("/v1/operations").json()["operations"]
+    listed = stack.operator.get("/v1/operations").json()["operations"]
     assert [each["name"] for each in listed] == [name]

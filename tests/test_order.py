@@ -5,15 +5,22 @@ from uuid import uuid4
 import grpc
 import pytest
 from conftest import CALLER, ORDER, Stack, Stubs, keyed
-from inside import TENANT, Book, refused
+from inside import TENANT, Book, owned, refused
 from invariants import dump
 from peewee import IntegrityError
-from samples import DAY, claim, draft_item, line, order_lines, product, stock
+from samples import ACTOR, DAY, claim, draft_item, line, order_lines, product, stock
 from till.v1 import checkout_pb2, order_pb2, store_pb2
 
 from storage import draft_item as drafts
-from storage import inventory, order
-from storage.errors import DraftNotOrderable, InvalidField, NotFound, OrderExists, OutOfStock
+from storage import inventory, lifecycle, order
+from storage.errors import (
+    DraftNotOrderable,
+    InvalidField,
+    NotFound,
+    OrderExists,
+    OutOfStock,
+    StatusNotAllowed,
+)
 from storage.money import LIMIT, MICROS
 from storage.tables import Event, Order
 
@@ -153,8 +160,9 @@ def test_a_line_that_means_no_one_option_is_taken_untracked(
 
 def test_a_status_is_moved_once(book: Book) -> None:
     made, _ = book.write(order_lines)
-    for _ in range(2):
-        book.write(lambda: order.set_status(made, "CONFIRMED"))
+    book.write(lambda: lifecycle.set_status(made, "CONFIRMED", ACTOR))
+    with pytest.raises(StatusNotAllowed):
+        book.write(lambda: lifecycle.set_status(made, "CONFIRMED", ACTOR))
 
     read, _ = book.read(lambda: order.get(TENANT, made.order_id))
     assert (read.status, read.revision) == ("CONFIRMED", 2)
@@ -163,15 +171,16 @@ def test_a_status_is_moved_once(book: Book) -> None:
 def test_the_table_itself_refuses_a_status_that_is_none(book: Book) -> None:
     made, _ = book.write(order_lines)
 
+    mine = (Order.tenant == TENANT) & (Order.order_id == made.order_id)
     with pytest.raises(IntegrityError, match="CHECK"):
-        book.write(lambda: order.set_status(order.get(TENANT, made.order_id)[0], "LOST"))
+        book.write(lambda: Order.update(status="LOST").where(mine).execute())
     assert book.read(lambda: order.get(TENANT, made.order_id))[0].status == "NEW"
 
 
 def test_an_order_has_one_event_and_so_has_its_store(book: Book) -> None:
     book.write(lambda: order_lines(line()))
 
-    assert [each.kind for each in book.read(lambda: list(Event.select()))] == [
+    assert [each.kind for each in book.read(lambda: list(owned(Event)))] == [
         "store.created",
         "order.created",
     ]
@@ -181,7 +190,7 @@ def test_what_a_door_does_not_know_is_absent(inner: Stubs) -> None:
     total = order_pb2.SubmitStoreOrderRequest(store_id="s", order_id="1", user_id="u")
     total.grand_total = 1.5
     inner.order.SubmitStoreOrder(total)
-    number = Order.get(Order.order_number == "1").order_id
+    number = owned(Order).where(Order.order_number == "1").get().order_id
 
     read = inner.order.GetOrder(
         order_pb2.GetOrderRequest(order_id=number), metadata=tuple(CALLER.items())

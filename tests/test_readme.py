@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -21,15 +20,23 @@ COMMANDS = [
 MAKE = sorted(set(re.findall(r"(?:`|^)make ([a-z]+)", README, re.MULTILINE)))
 
 
+PRELUDE = [line.strip() for line in README.splitlines() if line.startswith("eval ")]
+"""What makes the credentials known to the commands after it."""
+
+
 def run(stack: Stack, command: str) -> str:
     """Runs a command with the stack's addresses in it, and returns what it printed."""
     rest = f"{stack.rest.base_url.host}:{stack.rest.base_url.port}"
     told = command.replace("127.0.0.1:8080", rest).replace("127.0.0.1:8081", stack.grpc)
-    words = shlex.split(told.replace(".venv/bin", str(Path(sys.executable).parent)))
-    if words[0] == "curl":
-        words[1:1] = ["--silent", "--show-error", "--fail-with-body"]
+    told = re.sub(r"^curl ", "curl --silent --show-error --fail-with-body ", told)
+    script = "\n".join(["set -euo pipefail", *PRELUDE, told])
     ended = subprocess.run(
-        words, env=environment(), capture_output=True, text=True, timeout=PATIENCE_SECONDS
+        ["bash", "-c", script.replace(".venv/bin", str(Path(sys.executable).parent))],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout

@@ -5,7 +5,7 @@ from uuid import uuid4
 import grpc
 import pytest
 from conftest import Stack, Stubs
-from inside import TENANT, Book, refused
+from inside import TENANT, Book, owned, refused
 from till.v1 import store_pb2 as pb
 
 from storage import store
@@ -29,7 +29,7 @@ def test_the_same_store_again_writes_nothing(book: Book) -> None:
     again, _ = book.write(lambda: store.create(TENANT, "s", "Name"))
 
     assert again.create_ms == first.create_ms
-    assert book.read(lambda: Event.select().count()) == 1
+    assert book.read(lambda: owned(Event).count()) == 1
 
 
 def test_a_store_of_another_name_is_refused(book: Book) -> None:
@@ -55,7 +55,7 @@ def test_a_store_that_an_order_names_is_registered_once(book: Book) -> None:
     for _ in range(2):
         book.write(lambda: store.ensure(TENANT, "s"))
 
-    assert [row.kind for row in book.read(lambda: list(Event.select()))] == ["store.created"]
+    assert [row.kind for row in book.read(lambda: list(owned(Event)))] == ["store.created"]
 
 
 def test_the_same_depot_and_mapping_again_write_nothing(book: Book) -> None:
@@ -64,7 +64,7 @@ def test_the_same_depot_and_mapping_again_write_nothing(book: Book) -> None:
         book.write(lambda: store.create_depot(TENANT, "s", "d"))
         book.write(lambda: store.set_mapping(TENANT, "s", {"items": "$.x", "orderNumber": "$.y"}))
 
-    kinds = [row.kind for row in book.read(lambda: list(Event.select()))]
+    kinds = [row.kind for row in book.read(lambda: list(owned(Event)))]
     assert kinds == ["store.created", "depot.created", "store.mapping_set"]
 
 
@@ -86,7 +86,7 @@ def test_the_same_product_again_keeps_what_was_made(book: Book) -> None:
     first, again = (book.write(lambda c=c: register(c)) for c in (code, code.upper()))
     assert again[0].product_id == first[0].product_id
     assert again[1][0].option_id == first[1][0].option_id
-    assert book.read(lambda: Event.select().count()) == 1
+    assert book.read(lambda: owned(Event).count()) == 1
 
 
 def test_a_product_with_other_content_is_refused(book: Book) -> None:
@@ -144,12 +144,12 @@ def test_a_foreign_page_token_is_refused(inner: Stubs, token: str) -> None:
 
 def test_stores_and_products_are_served_as_rest(stack: Stack) -> None:
     option = str(uuid4())
-    made = stack.rest.post("/v1/products", json={"options": [{"optionCode": option}]}).json()
+    made = stack.operator.post("/v1/products", json={"options": [{"optionCode": option}]}).json()
 
-    assert stack.rest.get(f"/v1/products/{made['productCode']}").json() == made
-    stack.rest.post("/v1/stores", json={"storeId": "rest/한", "displayName": "R"})
-    assert [each["storeId"] for each in stack.rest.get("/v1/stores").json()["stores"]] == [
+    assert stack.operator.get(f"/v1/products/{made['productCode']}").json() == made
+    stack.operator.post("/v1/stores", json={"storeId": "rest/한", "displayName": "R"})
+    assert [each["storeId"] for each in stack.operator.get("/v1/stores").json()["stores"]] == [
         "rest/한"
     ]
-    assert stack.rest.get("/v1/stores/nowhere").status_code == 404
-    assert stack.rest.get("/v1/stores?page_token=x").status_code == 400
+    assert stack.operator.get("/v1/stores/nowhere").status_code == 404
+    assert stack.operator.get("/v1/stores?page_token=x").status_code == 400
