@@ -11,10 +11,11 @@ from conftest import ROOT, Stack
 from doors import DOORS, bearer, call, files_of, token
 from examples import FIRST, invented
 
-from storage import tenant
-from storage.engine import open_sqlite
+from storage import migrate, tenant
+from storage.database import open_database
+from storage.row import DB
 from storage.sql import Prepared, Unbound, across_tenants, param
-from storage.tables import DB, ApiClient, ApiKey, Order, OrderItem, Store
+from storage.tables import ApiClient, ApiKey, Order, OrderItem, Store
 
 NOBODY = {"store_id": "nowhere", "user_id": "nobody"}
 KEY = re.compile(r"till_[0-9a-f]{16}_[\w-]{43}")
@@ -137,7 +138,8 @@ def test_a_client_narrower_than_its_token_is_what_counts(stack: Stack) -> None:
 @pytest.fixture
 def book(tmp_path: Path) -> Iterator[None]:
     """An order book that is open in this process."""
-    open_sqlite(f"sqlite:///{tmp_path / 'till.db'}")
+    open_database(f"sqlite:///{tmp_path / 'till.db'}")
+    migrate.up()
     yield
     DB.close()
 
