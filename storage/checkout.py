@@ -242,16 +242,15 @@ def _touch(checkout: Checkout) -> None:
 def _follow(packed: Order, lines: dict[str, OrderItem]) -> None:
     """Lets the order's status follow the packing: PACKED once every item is in a checkout.
 
-    The order moves even when its status stays, so that two checkouts of one order see each other.
+    Two checkouts of one order meet there first, so that one of them sees what the other packed.
     """
+    order.meet(packed)
     if packed.status in ("SHIPPED", "DELIVERED"):  # what is packed late changes nothing of that
-        return order.touch(packed)
+        return
     owned = (CheckoutItem.tenant == packed.tenant) & (CheckoutItem.order_id == packed.order_id)
     done = {
         name for (name,) in tuples(CheckoutItem.select(CheckoutItem.order_item_id).where(owned))
     }
     status = "PACKED" if done >= set(lines) else "PICKING"
-    if packed.status == status:
-        order.touch(packed)
-    else:
+    if packed.status != status:
         lifecycle.set_status(packed, status, "", "checkout")

@@ -55,11 +55,11 @@ _ITEMS = Prepared(
         .order_by(OrderItem.position)
     )
 )
-_TOUCH = Prepared(
-    lambda: Order.update(revision=Order.revision + 1, update_ms=param("now")).where(
+_MEET = Prepared(
+    lambda: Order.update(item_changes=Order.item_changes + 1).where(
         (Order.tenant == param("tenant"))
         & (Order.order_id == param("order_id"))
-        & (Order.revision == param("was"))
+        & (Order.item_changes == param("was"))
     )
 )
 
@@ -156,17 +156,16 @@ def recent(tenant: int, store_code: str, customer: str) -> list[tuple[str, int, 
     return [(number, total, at) for number, total, at in rows]
 
 
-def touch(order: Order) -> None:
-    """Gives an order its next revision, because its lines moved.
+def meet(order: Order) -> None:
+    """Makes changes of an order's lines wait for each other.
 
-    Raises Race when the order moved since it was read: what follows from its lines is not true
-    any more.
+    Raises Race when its lines changed since it was read: what follows from them is not true any
+    more.
     """
-    now = ids.now_ms()
-    touched = _TOUCH.run(tenant=order.tenant, order_id=order.order_id, was=order.revision, now=now)
-    if touched != 1:
-        raise Race(f"order {order.order_id} was moved by another")
-    order.revision, order.update_ms = order.revision + 1, now
+    same = {"tenant": order.tenant, "order_id": order.order_id}
+    if _MEET.run(was=order.item_changes, **same) != 1:
+        raise Race(f"the lines of order {order.order_id} were changed by another")
+    order.item_changes += 1
 
 
 def _total(lines: list[OrderItem]) -> int:

@@ -205,7 +205,10 @@ class DraftItem(Row):
 
 
 class Order(Row):
-    """An order, whichever door it came in by; columns its door does not know are null."""
+    """An order, whichever door it came in by; columns its door does not know are null.
+
+    `item_changes` is where changes of its lines meet.
+    """
 
     order_id = BigIntegerField(primary_key=True)
     store = VarcharField()
@@ -224,6 +227,7 @@ class Order(Row):
     draft = VarcharField(null=True)
     client = VarcharField(128, default="")
     grand_total = BigIntegerField(constraints=[Check("grand_total >= 0")])
+    item_changes = IntegerField(default=0)
     revision = IntegerField(default=1)
     create_ms = BigIntegerField()
     update_ms = BigIntegerField()

@@ -174,6 +174,7 @@ CREATE TABLE `orders` (
   `draft` VARCHAR(255),
   `client` VARCHAR(128) NOT NULL,
   `grand_total` BIGINT NOT NULL CHECK (grand_total >= 0),
+  `item_changes` INTEGER NOT NULL,
   `revision` INTEGER NOT NULL,
   `create_ms` BIGINT NOT NULL,
   `update_ms` BIGINT NOT NULL
