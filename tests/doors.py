@@ -203,6 +203,11 @@ def bearer(text: str, key: str = "") -> dict[str, str]:
 
 
 def files_of(stack: Stack) -> bytes:
-    """Returns whatever a stack has written beside its database, the write-ahead log included."""
+    """Returns whatever a stack has written beside its database, the write-ahead log included; or,
+    from a database server, every row.
+    """
+    if stack.url.startswith("mysql:"):
+        tables = [name for (name,) in stack.rows("SHOW TABLES")]
+        return str([stack.rows(f"SELECT * FROM `{name}`") for name in tables]).encode()
     found = Path(stack.database).parent.glob("till.db*")
     return b"".join(path.read_bytes() for path in found)

@@ -2,8 +2,6 @@
 
 import json
 import re
-import sqlite3
-from contextlib import closing
 from typing import Any
 
 import pytest
@@ -39,13 +37,10 @@ def world(stack: Stack) -> dict[str, str]:
 
 def rows_of(stack: Stack, tenant: int) -> dict[str, list[Any]]:
     """Returns everything a tenant has, from the database itself."""
-    with closing(sqlite3.connect(f"file:{stack.database}?mode=ro", uri=True)) as database:
-        return {
-            name: sorted(
-                database.execute(f'SELECT * FROM "{name}" WHERE tenant = ?', [tenant]), key=repr
-            )
-            for name in (table._meta.table_name for table in TABLES)
-        }
+    return {
+        name: sorted(stack.rows(f"SELECT * FROM `{name}` WHERE tenant = {tenant}"), key=repr)
+        for name in (table._meta.table_name for table in TABLES)
+    }
 
 
 def plain(answer: Answer, values: dict[str, str]) -> tuple[str, str, list[str]]:

@@ -3,11 +3,10 @@
 import json
 import os
 import pty
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +99,7 @@ def test_no_secret_is_in_the_order_book(session: Session) -> None:
     stored = files_of(session.stack)
     assert b"order.created" in stored
     assert [secret for secret in session.secrets() if secret.encode() in stored] == []
-    with closing(sqlite3.connect(session.stack.database)) as database:
-        events = str(database.execute("SELECT * FROM events").fetchall())
+    events = str(session.stack.rows("SELECT * FROM events"))
     assert "api_client.created" in events and FIRST.code not in events
 
 
