@@ -357,6 +357,7 @@ def connect(url: str, *, writing: bool = False) -> Any:
         user=parts.username,
         password=unquote(parts.password or ""),
         database=parts.path[1:],
+        ssl_disabled=True,  # an unasked attempt costs 50 ms
     )
 
 
