@@ -226,7 +226,7 @@ def _shortage(error: store.OutOfStock) -> PreconditionFailure:
 
 
 def _fitting(told: Sequence[Iterable[str]]) -> list[list[str]]:
-    """Returns the first of these that a header has room for, at least one, their texts cut short."""
+    """Returns the first of these that a header has room for, at least one, their texts cut."""
     kept: list[list[str]] = []
     room = DETAILS_BYTES_MAX
     for texts in told[:DETAILS_MAX]:
