@@ -18,7 +18,9 @@ BROKEN_BY = {
             UNION ALL SELECT inventory_id, 'max', max_quantity, 1 FROM inventory
             UNION ALL SELECT inventory_id, 'max', 0, -1 FROM inventory
             UNION ALL SELECT inventory_id, 'ordered', ordered, 1 FROM inventory
-            UNION ALL SELECT inventory_id, 'ordered', 0, -1 FROM inventory)
+            UNION ALL SELECT inventory_id, 'ordered', 0, -1 FROM inventory
+            UNION ALL SELECT inventory_id, 'held', held, 1 FROM inventory
+            UNION ALL SELECT inventory_id, 'held', 0, -1 FROM inventory)
         GROUP BY inventory_id, counter, value HAVING sum(n) <> 0""",
     "a ledger is about stock": """
         SELECT entry_id FROM inventory_ledger
@@ -26,9 +28,30 @@ BROKEN_BY = {
     "no unit is sold twice": """
         SELECT inventory_code FROM inventory
         WHERE ordered < 0 OR held < 0 OR ordered + held > max_quantity""",
-    "units are taken for orders that exist": """
-        SELECT entry_id FROM inventory_ledger WHERE counter = 'ordered'
-        AND source NOT IN (SELECT 'orders/' || order_id FROM orders)""",
+    "units are taken for orders and holds that exist": """
+        SELECT entry_id FROM inventory_ledger WHERE counter <> 'max'
+        AND source NOT IN (SELECT 'orders/' || order_id FROM orders)
+        AND source NOT IN (SELECT 'holds/' || hold_id FROM holds)""",
+    "what is held are the lines of active holds": """
+        SELECT inventory_code FROM inventory AS stock WHERE held <> (
+            SELECT coalesce(sum(quantity), 0) FROM hold_lines AS line
+            WHERE line.active AND line.inventory_id = stock.inventory_id)""",
+    "the units of an order's lines are in the ledger until it is cancelled": """
+        SELECT source, inventory_id FROM (
+            SELECT source, inventory_id, delta AS units FROM inventory_ledger
+            WHERE counter = 'ordered' AND source LIKE 'orders/%'
+            UNION ALL SELECT 'orders/' || order_id, line.inventory_id, -line.quantity
+            FROM order_items AS line JOIN orders USING (tenant, order_id)
+            WHERE line.inventory_id IS NOT NULL AND status <> 'CANCELLED')
+        GROUP BY source, inventory_id HAVING sum(units) <> 0""",
+    "a hold's lines are as active, and end, as the hold": """
+        SELECT hold_id FROM hold_lines AS line LEFT JOIN holds USING (tenant, hold_id)
+        WHERE holds.state IS NULL OR line.active <> (holds.state = 'ACTIVE')
+        OR line.expire_ms <> holds.expire_ms""",
+    "an order's status is the last it moved to": """
+        SELECT order_id FROM orders WHERE status <> coalesce((
+            SELECT status FROM order_statuses AS moved WHERE moved.tenant = orders.tenant
+            AND moved.order_id = orders.order_id ORDER BY change_id DESC LIMIT 1), 'NEW')""",
     "one order per store and number": """
         SELECT store, order_number FROM orders GROUP BY tenant, store, order_number
         HAVING count(*) > 1""",

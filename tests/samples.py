@@ -4,12 +4,14 @@ import hashlib
 
 from inside import TENANT
 
-from storage import inventory, order, store
+from storage import hold, ids, inventory, order, store
 from storage.checkout_request import Item, Request
+from storage.movement import Wanted
 from storage.once import Claim
-from storage.tables import DraftItem, Inventory, Order, OrderItem, Product, ProductOption
+from storage.tables import DraftItem, Hold, Inventory, Order, OrderItem, Product, ProductOption
 
 DAY = "2031-05-01"
+ACTOR = "tester"
 
 
 def claim(key: str = "key", meaning: str = "meaning", **other: object) -> Claim:
@@ -36,7 +38,16 @@ def order_lines(*lines: OrderItem, **fields: object) -> tuple[Order, list[OrderI
 def stock(option: str, units: int, day: str = DAY, code: str = "") -> Inventory:
     """Puts units of an option up for sale; a unit."""
     setting = inventory.Setting("rows[0]", option, day, units, code)
-    return inventory.batch_set(TENANT, [setting])[0]
+    return inventory.batch_set(TENANT, [setting], ACTOR)[0]
+
+
+def held(*lines: tuple[str, int], seconds: float = 60, tenant: int = TENANT) -> Hold:
+    """Holds units of options on DAY for some seconds; a unit."""
+    wanted = [
+        Wanted(f"lines[{n}]", inventory.get(tenant, "", option, DAY).inventory_id, units)
+        for n, (option, units) in enumerate(lines)
+    ]
+    return hold.create(tenant, wanted, ids.now_ms() + int(seconds * 1000), ACTOR)
 
 
 def product(*options: str, product_id: int = 0, **fields: object) -> Product:

@@ -8,7 +8,19 @@ from uuid import UUID
 import pytest
 from inside import TENANT, opened
 from invariants import BROKEN_BY, assert_invariants
-from samples import DAY, claim, draft_item, line, order_lines, packed, product, request, shop, stock
+from samples import (
+    DAY,
+    claim,
+    draft_item,
+    held,
+    line,
+    order_lines,
+    packed,
+    product,
+    request,
+    shop,
+    stock,
+)
 
 from storage import checkout
 from storage import draft_item as drafts
@@ -20,7 +32,13 @@ HARM = {
     "a ledger goes from zero to its counter without a jump": """
         UPDATE inventory_ledger SET before = before + 1, after = after + 1""",
     "a ledger is about stock": "UPDATE inventory_ledger SET inventory_id = inventory_id + 1",
-    "units are taken for orders that exist": "UPDATE inventory_ledger SET source = 'orders/1'",
+    "units are taken for orders and holds that exist": """
+        UPDATE inventory_ledger SET source = 'orders/1'""",
+    "what is held are the lines of active holds": "UPDATE hold_lines SET quantity = quantity + 1",
+    "the units of an order's lines are in the ledger until it is cancelled": """
+        UPDATE order_items SET quantity = quantity + 1""",
+    "a hold's lines are as active, and end, as the hold": "UPDATE holds SET state = 'RELEASED'",
+    "an order's status is the last it moved to": "UPDATE orders SET status = 'CONFIRMED'",
     "an order is worth its lines": "UPDATE orders SET grand_total = grand_total + 1",
     "a line belongs to an order": "UPDATE order_items SET order_id = order_id + 1",
     "lines are counted from one, without gaps": "UPDATE order_items SET position = position + 1",
@@ -50,6 +68,7 @@ def fill() -> None:
     stock(OPTION, 5)
     drafts.submit(claim(), draft_item())
     order_lines(line(2, option_code=OPTION, date=DAY), draft="draft")
+    held((OPTION, 1))
     checkout.record(TENANT, request(packed("1")), [])
 
 
