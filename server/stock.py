@@ -28,7 +28,7 @@ class StockServicer(StockServiceServicer):
 
         def create() -> bytes:
             wanted = [_wanted(caller.tenant, i, line) for i, line in enumerate(request.lines)]
-            until = request.expire_time.ToMilliseconds()
+            until = wire.epoch_ms("expire_time", request.expire_time)
             return _hold(
                 hold.create(caller.tenant, wanted, until, caller.client)
             ).SerializeToString()
@@ -52,7 +52,7 @@ class StockServicer(StockServiceServicer):
 
     async def ExtendHold(self, request: pb.ExtendHoldRequest, context: Any) -> pb.Hold:
         """Moves the time at which a hold ends."""
-        tenant, until = call.current().tenant, request.expire_time.ToMilliseconds()
+        tenant, until = call.current().tenant, wire.epoch_ms("expire_time", request.expire_time)
         return await self._engine.write(lambda: _hold(hold.extend(tenant, request.hold_id, until)))
 
     async def AdjustInventory(
