@@ -22,7 +22,7 @@ def timestamp(epoch_ms: int) -> Timestamp:
 
 def epoch_ms(name: str, value: Timestamp) -> int:
     """Returns a time as the store keeps it. Raises InvalidRequest for one that no calendar has."""
-    ms = value.ToMilliseconds()
+    ms = value.seconds * 1000 + value.nanos // 1_000_000
     if not FIRST_MS <= ms < END_MS or not 0 <= value.nanos < 10**9:
         raise InvalidRequest([(name, "must be a time of the years 1 to 9999")])
     return ms
