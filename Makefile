@@ -52,6 +52,10 @@ demo: $(READY) ## Show every documented call and its answer
 test: $(READY) ## Run the tests; ARGS="-k wave" chooses some
 	@$(BIN)/python -m pytest $(ARGS)
 
+.PHONY: soak
+soak: $(READY) ## Let 64 writers fight for three rows of stock, half a minute
+	@$(BIN)/python -m pytest tests/test_soak.py -m soak $(ARGS)
+
 .PHONY: generate
 generate: $(READY) ## Write generated/ from protos/
 	@$(BIN)/python protos/generate.py
