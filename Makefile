@@ -66,6 +66,10 @@ mariadb-package:
 faults: $(READY) mariadb ## Kill and restart the database in the middle of load
 	@$(BIN)/python -m pytest tests/faults.py $(ARGS)
 
+.PHONY: soak
+soak: $(READY) ## Let 64 writers fight for three rows of stock, half a minute
+	@$(BIN)/python -m pytest tests/test_soak.py -m soak $(ARGS)
+
 .PHONY: generate
 generate: $(READY) ## Write generated/ from protos/
 	@$(BIN)/python protos/generate.py

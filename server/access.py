@@ -65,7 +65,7 @@ _SERVICES = {
     },
     "till.v1.DraftService": {
         "GetDraft": Rule(Needs.DEFAULT),
-        "ListDrafts": Rule(Needs.DEFAULT),
+        "ListDrafts": Rule(Needs.TOKEN, OPERATOR),
         "UpdateDraft": Rule(Needs.DEFAULT),
         "DeleteDraft": Rule(Needs.DEFAULT),
         "UndeleteDraft": Rule(Needs.DEFAULT),

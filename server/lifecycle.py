@@ -96,7 +96,7 @@ def _filter(request: pb.ListOrdersRequest) -> Filter:
 
 
 def _time(request: Message, name: str, value: Timestamp) -> int | None:
-    return value.ToMilliseconds() if request.HasField(name) else None
+    return wire.epoch_ms(name, value) if request.HasField(name) else None
 
 
 def _change(row: OrderStatus) -> pb.OrderStatusChange:

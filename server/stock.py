@@ -28,7 +28,7 @@ class StockServicer(StockServiceServicer):
 
         def create() -> bytes:
             wanted = [_wanted(caller.tenant, i, line) for i, line in enumerate(request.lines)]
-            until = request.expire_time.ToMilliseconds()
+            until = wire.epoch_ms("expire_time", request.expire_time)
             return _hold(
                 hold.create(caller.tenant, wanted, until, caller.client)
             ).SerializeToString()
@@ -52,38 +52,40 @@ class StockServicer(StockServiceServicer):
 
     async def ExtendHold(self, request: pb.ExtendHoldRequest, context: Any) -> pb.Hold:
         """Moves the time at which a hold ends."""
-        tenant, until = call.current().tenant, request.expire_time.ToMilliseconds()
+        tenant, until = call.current().tenant, wire.epoch_ms("expire_time", request.expire_time)
         return await self._engine.write(lambda: _hold(hold.extend(tenant, request.hold_id, until)))
 
     async def AdjustInventory(
         self, request: pb.AdjustInventoryRequest, context: Any
     ) -> InventoryMessage:
-        """Moves a row's maximum."""
-        caller = call.current().caller
+        """Moves a row's maximum, or returns the first answer to its key."""
+        asked = call.current()
+        claim, caller = asked.claim(request), asked.caller
         seen = request.HasField("expected_max_quantity")
         expected = request.expected_max_quantity.value if seen else None
         cause = Cause(caller.client, "adjust", request.reason)
 
-        def adjust() -> InventoryMessage:
+        def adjust() -> bytes:
             row = inventory.get(caller.tenant, "date", request.option_code, request.date)
             to = request.max_quantity
             if request.HasField("delta"):
                 to = row.max_quantity + request.delta
-            return message.inventory(inventory.adjust(caller.tenant, row, to, expected, cause))
+            moved = inventory.adjust(caller.tenant, row, to, expected, cause)
+            return message.inventory(moved).SerializeToString()
 
-        return await self._engine.write(adjust)
+        answer, replayed = await self._engine.write(lambda: once(claim, adjust))
+        await call.mark(context, replayed)
+        return InventoryMessage.FromString(answer)
 
     async def ListInventory(
         self, request: pb.ListInventoryRequest, context: Any
     ) -> pb.ListInventoryResponse:
         """Returns a page of stock rows."""
         tenant, size = call.current().tenant, request.page_size or wire.PAGE_SIZE
-        after = wire.page_position(request.page_token, list)
+        after = wire.page_position(request.page_token, str, str)
         dates = (request.date_from, request.date_to)
         rows = await self._engine.scan(
-            lambda: inventory.list_page(
-                tenant, request.option_code, dates, tuple(after) if after else None, size + 1
-            )
+            lambda: inventory.list_page(tenant, request.option_code, dates, after, size + 1)
         )
         last = rows[size - 1] if len(rows) > size else None
         return pb.ListInventoryResponse(
@@ -94,11 +96,14 @@ class StockServicer(StockServiceServicer):
     async def ListInventoryLedger(
         self, request: pb.ListInventoryLedgerRequest, context: Any
     ) -> pb.ListInventoryLedgerResponse:
-        """Returns a page of a row's movements."""
+        """Returns a page of a row's movements, those of holds that have expired among them."""
         tenant, size = call.current().tenant, request.page_size or wire.PAGE_SIZE
         before = wire.page_position(request.page_token, int)
+        code = request.inventory_code
+        if late := await self._engine.scan(lambda: inventory.overdue(tenant, code)):
+            await self._engine.write(lambda: hold.free_overdue(tenant, late))
         rows = await self._engine.scan(
-            lambda: inventory.ledger_page(tenant, request.inventory_code, before, size + 1)
+            lambda: inventory.ledger_page(tenant, code, before, size + 1)
         )
         return pb.ListInventoryLedgerResponse(
             movements=[_movement(row) for row in rows[:size]],

@@ -12,11 +12,21 @@ from storage.revision import etag as etag
 
 PAGE_SIZE = 100
 """Rows in a page when the caller does not say."""
+FIRST_MS, END_MS = -62_135_596_800_000, 253_402_300_800_000
+"""What a protobuf time may say: the years 1 to 9999."""
 
 
 def timestamp(epoch_ms: int) -> Timestamp:
     """Returns a time as protobuf carries it."""
     return Timestamp(seconds=epoch_ms // 1000, nanos=epoch_ms % 1000 * 1_000_000)
+
+
+def epoch_ms(name: str, value: Timestamp) -> int:
+    """Returns a time as the store keeps it. Raises InvalidRequest for one that no calendar has."""
+    ms = value.seconds * 1000 + value.nanos // 1_000_000
+    if not FIRST_MS <= ms < END_MS or not 0 <= value.nanos < 10**9:
+        raise InvalidRequest([(name, "must be a time of the years 1 to 9999")])
+    return ms
 
 
 def moment(epoch_ms: int) -> str:
@@ -41,6 +51,11 @@ def page_position(token: str, *kinds: type) -> Any:
     except (ValueError, RecursionError):
         position = None
     parts = position if isinstance(position, list) else [position]
-    if [type(part) for part in parts] != [*kinds]:
+    if [type(part) for part in parts] != [*kinds] or not all(map(_fits, parts)):
         raise InvalidRequest([("page_token", "is not a token of this list")])
     return tuple(parts) if len(kinds) > 1 else parts[0]
+
+
+def _fits(part: object) -> bool:
+    """Whether a database can compare with it."""
+    return not isinstance(part, int) or abs(part) < 1 << 63

@@ -71,10 +71,12 @@ class Worker:
             await self._rest()
 
     async def _do_chores(self) -> None:
-        for tenant, hold_id in await self._engine.scan(lambda: hold.overdue(CHORES_BATCH)):
+        overdue = await self._engine.scan(lambda: hold.overdue(CHORES_BATCH))
+        for tenant, hold_id in overdue:
             await self._engine.write(partial(hold.expire, tenant, hold_id))
         await self._engine.write(once.forget_old)
-        await asyncio.sleep(CHORES_SECONDS)
+        if len(overdue) < CHORES_BATCH:
+            await asyncio.sleep(CHORES_SECONDS)
 
     async def _apply_some(self) -> int:
         self._work.clear()

@@ -2,6 +2,8 @@
 and for every order, whether or not the sweeper has tidied up."""
 
 from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
 
 from peewee import fn
 
@@ -59,7 +61,7 @@ def get(tenant: int, hold_id: str) -> Hold:
     if hold is None:
         raise NotFound(f"there is no hold {hold_id}")
     if hold.state == "ACTIVE" and hold.expire_ms <= ids.now_ms():
-        hold.state = "EXPIRED"
+        hold.state, hold.revision = "EXPIRED", hold.revision + 1  # as the sweeper will write it
     return hold
 
 
@@ -100,8 +102,7 @@ def extend(tenant: int, hold_id: str, expire_ms: int) -> Hold:
     hold = _active(get(tenant, hold_id))
     if hold.expire_ms == expire_ms:
         return hold
-    hold.expire_ms = expire_ms
-    _move(hold)
+    _change(hold, expire_ms=expire_ms)
     of_hold = (HoldLine.tenant == tenant) & (HoldLine.hold_id == hold_id)
     HoldLine.update(expire_ms=expire_ms).where(of_hold).execute()
     event.record(tenant, "hold.extended", hold_id)
@@ -124,7 +125,8 @@ def expire(tenant: int, hold_id: str) -> None:
     """Ends a hold whose time is over; a unit of the sweeper, and harmless at any time."""
     hold = _FIND.one(Hold, tenant=tenant, hold_id=hold_id)
     if hold is not None and hold.state == "ACTIVE" and hold.expire_ms <= ids.now_ms():
-        _end(hold, "EXPIRED", "")
+        with suppress(HoldNotActive):  # another ended it, with the same end
+            _end(hold, "EXPIRED", "")
 
 
 def overdue(limit: int) -> list[tuple[int, str]]:
@@ -134,21 +136,24 @@ def overdue(limit: int) -> list[tuple[int, str]]:
     return [(tenant, hold_id) for tenant, hold_id in tuples(across_tenants(found))]
 
 
-def overdue_units(tenant: int, rows: list[int]) -> dict[int, int]:
-    """Returns, by row, units that are still counted as held although their time is over."""
+def overdue_units(tenant: int, rows: list[int]) -> dict[int, tuple[int, int]]:
+    """Returns, by row, the units that are still counted as held although their time is over, and
+    how many holds they are of.
+    """
     late = (HoldLine.active == True) & (HoldLine.expire_ms <= ids.now_ms())  # noqa: E712
+    units, holds = fn.SUM(HoldLine.quantity), fn.COUNT(HoldLine.hold_id)
     found = (
-        HoldLine.select(HoldLine.inventory_id, fn.SUM(HoldLine.quantity))
+        HoldLine.select(HoldLine.inventory_id, units, holds)
         .where((HoldLine.tenant == tenant) & HoldLine.inventory_id.in_(rows) & late)
         .group_by(HoldLine.inventory_id)
     )
-    return {inventory_id: int(units) for inventory_id, units in tuples(found)}
+    return {row: (int(units), holds) for row, units, holds in tuples(found)}
 
 
 def _end(hold: Hold, state: str, actor: str, *, ordered: bool = False) -> None:
+    # First of all, so that of two who end it at once one moves its units and the other nothing.
+    _change(hold, state=state)
     cause = Cause(actor, f"holds/{hold.hold_id}", state.lower())
-    hold.state = state
-    _move(hold)
     for line in lines(hold):
         units = line.quantity if ordered else 0
         if not move(hold.tenant, line.inventory_id, cause, held=-line.quantity, ordered=units):
@@ -158,16 +163,16 @@ def _end(hold: Hold, state: str, actor: str, *, ordered: bool = False) -> None:
     event.record(hold.tenant, f"hold.{state.lower()}", hold.hold_id)
 
 
-def _move(hold: Hold) -> None:
-    """Writes a hold's state and time under its next revision.
-
-    Raises Race when somebody else moved it since it was read: its units are moved once.
-    """
+def _change(hold: Hold, **change: Any) -> None:
+    """Changes an active hold. Raises Race when somebody else did since it was read."""
     owned = (Hold.tenant == hold.tenant) & (Hold.hold_id == hold.hold_id)
-    change = Hold.update(state=hold.state, expire_ms=hold.expire_ms, revision=hold.revision + 1)
-    if change.where(owned & (Hold.revision == hold.revision)).execute() != 1:
-        raise Race(f"hold {hold.hold_id} was moved by another")
+    seen = (Hold.state == "ACTIVE") & (Hold.revision == hold.revision)
+    update = Hold.update(revision=hold.revision + 1, **change)
+    if update.where(owned & seen).execute() != 1:
+        raise Race(f"hold {hold.hold_id} was changed by another")
     hold.revision += 1
+    for name, value in change.items():
+        setattr(hold, name, value)
 
 
 def _active(hold: Hold) -> Hold:

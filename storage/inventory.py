@@ -66,10 +66,11 @@ def by_ids(tenant: int, ids_: list[int]) -> dict[int, Inventory]:
 
 
 def as_of_now(tenant: int, rows: list[Inventory]) -> list[Inventory]:
-    """Returns rows with the holds whose time is over counted as free."""
+    """Returns rows as they are once the holds whose time is over have ended."""
     late = hold.overdue_units(tenant, [row.inventory_id for row in rows]) if rows else {}
     for row in rows:
-        row.held -= late.get(row.inventory_id, 0)
+        units, holds = late.get(row.inventory_id, (0, 0))
+        row.held, row.revision = row.held - units, row.revision + holds
     return rows
 
 
@@ -134,14 +135,17 @@ def page(tenant: int, product: Product, number: int, size: int) -> list[Inventor
 def list_page(
     tenant: int, option: str, dates: tuple[str, str], after: tuple[str, str] | None, size: int
 ) -> list[Inventory]:
-    """Returns up to `size` rows after an (option, date), in that order; empty filters match all."""
+    """Returns up to `size` rows after an (option, date), in that order; empty filters match all.
+
+    Raises InvalidField for a day that does not exist.
+    """
     owned = Inventory.tenant == tenant
     if option:
         owned &= Inventory.option_code == option.lower()
     if dates[0]:
-        owned &= Inventory.date >= dates[0]
+        owned &= Inventory.date >= real_day("date_from", dates[0])
     if dates[1]:
-        owned &= Inventory.date <= dates[1]
+        owned &= Inventory.date <= real_day("date_to", dates[1])
     if after:
         later = (Inventory.option_code == after[0]) & (Inventory.date > after[1])
         owned &= (Inventory.option_code > after[0]) | later
@@ -149,14 +153,18 @@ def list_page(
     return as_of_now(tenant, list(rows.limit(size)))
 
 
+def overdue(tenant: int, code: str) -> list[int]:
+    """Returns the id of a row that has holds to end, so that its ledger tells of it. Raises
+    NotFound.
+    """
+    return list(hold.overdue_units(tenant, [_by_code(tenant, code).inventory_id]))
+
+
 def ledger_page(tenant: int, code: str, before: int | None, size: int) -> list[InventoryLedger]:
     """Returns up to `size` movements of a row before an entry, the newest first. Raises
     NotFound.
     """
-    owned = (Inventory.tenant == tenant) & (Inventory.inventory_code == code.lower())
-    row = Inventory.get_or_none(owned)
-    if row is None:
-        raise NotFound(f"there is no stock row {code}")
+    row = _by_code(tenant, code)
     ledger = InventoryLedger
     of_row = (ledger.tenant == tenant) & (ledger.inventory_id == row.inventory_id)
     if before is not None:
@@ -170,12 +178,10 @@ def adjust(tenant: int, row: Inventory, to: int, expected: int | None, cause: Ca
     """
     if expected is not None and row.max_quantity != expected:
         text = f"max_quantity is {row.max_quantity}, not {expected}"
-        raise EtagMismatch(revision.etag(row.revision), text)
+        raise EtagMismatch(revision.etag(as_of_now(tenant, [row])[0].revision), text)
     if not 0 <= to <= MAX_UNITS:
         raise InvalidField("delta", "would leave the bounds of max_quantity")
-    if row.max_quantity != to:
-        _move_max(row, to, cause)
-    return as_of_now(tenant, [row])[0]
+    return _move_max(row, to, cause)
 
 
 def product(tenant: int, idcode: str) -> tuple[Product, dict[str, int]]:
@@ -198,10 +204,20 @@ def product(tenant: int, idcode: str) -> tuple[Product, dict[str, int]]:
 def real_day(field: str, date: str) -> str:
     """Returns a day as it was given. Raises InvalidField when the calendar has no such day."""
     try:
-        datetime.date.fromisoformat(date)
+        known = datetime.date.fromisoformat(date).isoformat()
     except ValueError:
-        raise InvalidField(field, "is not a day of the calendar") from None
+        known = ""
+    if date != known:  # Python reads 20310501 and 2031-W18-4 too
+        raise InvalidField(field, "is not a day of the calendar, YYYY-MM-DD")
     return date
+
+
+def _by_code(tenant: int, code: str) -> Inventory:
+    owned = (Inventory.tenant == tenant) & (Inventory.inventory_code == code.lower())
+    row = Inventory.get_or_none(owned)
+    if row is None:
+        raise NotFound(f"there is no stock row {code}")
+    return row
 
 
 def _refuse_repeats(settings: list[Setting]) -> None:
@@ -233,9 +249,7 @@ def _set(tenant: int, setting: Setting, cause: Cause) -> Inventory:
     if row is None:
         return _open(tenant, setting, cause)
     _refuse_other_code(setting, row)
-    if row.max_quantity != setting.max_quantity:
-        _move_max(row, setting.max_quantity, cause)
-    return row
+    return _move_max(row, setting.max_quantity, cause)
 
 
 def _open(tenant: int, setting: Setting, cause: Cause) -> Inventory:
@@ -263,7 +277,10 @@ def _refuse_other_code(setting: Setting, row: Inventory) -> None:
         raise InvalidField(f"{setting.field}.inventory_code", "differs from the row's own code")
 
 
-def _move_max(row: Inventory, to: int, cause: Cause) -> None:
+def _move_max(row: Inventory, to: int, cause: Cause) -> Inventory:
+    """Returns the row with this maximum, as it is now. Raises BelowCommitted."""
+    if row.max_quantity == to:
+        return as_of_now(row.tenant, [row])[0]
     hold.free_overdue(row.tenant, [row.inventory_id])
     owned = (Inventory.tenant == row.tenant) & (Inventory.inventory_id == row.inventory_id)
     seen = Inventory.max_quantity == row.max_quantity
@@ -273,11 +290,14 @@ def _move_max(row: Inventory, to: int, cause: Cause) -> None:
         now = by_ids(row.tenant, [row.inventory_id])[row.inventory_id]
         if now.ordered + now.held <= to:
             raise Race(f"the maximum of {row.inventory_code} was moved by another")
-        raise BelowCommitted(f"more of option {row.option_code} on {row.date} is ordered and held")
+        raise BelowCommitted(
+            f"option {row.option_code} on {row.date} has {now.ordered + now.held}"
+            f" ordered and held, more than {to}"
+        )
     enter(row.tenant, row.inventory_id, "max", row.max_quantity, to - row.max_quantity, cause)
     fresh = by_ids(row.tenant, [row.inventory_id])[row.inventory_id]
-    row.__data__.update(fresh.__data__)
-    _tell(row)
+    _tell(fresh)
+    return fresh
 
 
 def _tell(row: Inventory) -> None:

@@ -6,6 +6,7 @@ from inside import TENANT
 
 from storage import hold, ids, inventory, movement, order, store
 from storage.checkout_request import Item, Request
+from storage.movement import Wanted
 from storage.once import Claim
 from storage.tables import DraftItem, Hold, Inventory, Order, OrderItem, Product, ProductOption
 
@@ -38,6 +39,15 @@ def stock(option: str, units: int, day: str = DAY, code: str = "") -> Inventory:
     """Puts units of an option up for sale; a unit."""
     setting = inventory.Setting("rows[0]", option, day, units, code)
     return inventory.batch_set(TENANT, [setting], ACTOR)[0]
+
+
+def holding(*lines: tuple[str, int], seconds: float = 60, tenant: int = TENANT) -> Hold:
+    """Holds units of options on DAY for some seconds; a unit."""
+    wanted = [
+        Wanted(f"lines[{n}]", inventory.get(tenant, "", option, DAY).inventory_id, units)
+        for n, (option, units) in enumerate(lines)
+    ]
+    return hold.create(tenant, wanted, ids.now_ms() + int(seconds * 1000), ACTOR)
 
 
 def held(option: str, units: int, seconds: int = 3600, day: str = DAY) -> Hold:

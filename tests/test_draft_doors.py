@@ -135,7 +135,7 @@ def test_drafts_are_listed_in_pages_and_deleted_ones_when_asked_for(stack: Stack
 
     def listed(**asked: object) -> list[str]:
         token, found = "", []
-        while page := good(stack.rest.get("/v1/drafts", params={**asked, "page_token": token})):
+        while page := good(stack.operator.get("/v1/drafts", params={**asked, "page_token": token})):
             assert len(page["drafts"]) <= 2
             found += [row["checkout_draft_id"] for row in page["drafts"]]
             if not (token := page["next_page_token"]):

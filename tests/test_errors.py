@@ -18,6 +18,8 @@ from test_call import held
 from test_engine_failures import no_larger_files
 from till.v1 import (
     checkout_pb2,
+    draft_item_pb2,
+    draft_pb2,
     inventory_pb2,
     lifecycle_pb2,
     order_pb2,
@@ -152,6 +154,15 @@ def rotate_revoked(stubs: Stubs) -> None:
     stubs.tenant.RotateApiKey(tenant_pb2.RotateApiKeyRequest(client_id=made))
 
 
+def delete_ordered(stubs: Stubs) -> None:
+    """Deletes a draft that an order took."""
+    asked = draft_item_pb2.SubmitDraftItemRequest(pk="i", gsi_1_pk="d", idempotency_key="k")
+    asked.quantity = 1
+    stubs.draft.SubmitDraftItem(asked)
+    create(stubs, checkout_draft_id="d")
+    stubs.drafts.DeleteDraft(draft_pb2.DeleteDraftRequest(checkout_draft_id="d"))
+
+
 NO_KEY = {"authorization": CALLER["authorization"]}
 REFUSED: dict[type[Exception], Callable[[Served, Stubs], object]] = {
     errors.InvalidRequest: lambda _, stubs: create(stubs, user_id=0),
@@ -168,6 +179,7 @@ REFUSED: dict[type[Exception], Callable[[Served, Stubs], object]] = {
     store.NoOrders: lambda _, stubs: recent(stubs),
     store.OutOfStock: lambda _, stubs: create(stubs, tracked(2), tracked(7)),
     store.DraftNotOrderable: lambda _, stubs: create(stubs, checkout_draft_id="?"),
+    store.DraftNotOpen: lambda _, stubs: delete_ordered(stubs),
     store.BelowCommitted: lambda _, stubs: set_stock(stubs, 0),
     errors.CheckoutRefused: lambda _, stubs: record(stubs),
     store.EtagMismatch: lambda _, stubs: move(stubs, order_pb2.Order.CONFIRMED, '"9"'),

@@ -46,7 +46,7 @@ def test_no_less_than_is_ordered_can_be_the_maximum(book: Book) -> None:
     book.write(lambda: order_lines(line(4, option_code=OPTIONS[0], date=DAY)))
     before = dump(book.path)
 
-    with pytest.raises(BelowCommitted, match="is ordered and held"):
+    with pytest.raises(BelowCommitted, match="ordered and held, more than"):
         book.write(lambda: stock(OPTIONS[0], 3))
     assert dump(book.path) == before
     assert inventory.remain(book.write(lambda: stock(OPTIONS[0], 4))) == 0
