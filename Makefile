@@ -53,8 +53,18 @@ demo: $(READY) ## Show every documented call and its answer
 	@exec $(BIN)/till demo
 
 .PHONY: test
-test: $(READY) ## Run the tests; ARGS="-k wave" chooses some
+test: $(READY) mariadb ## Run the tests, on SQLite and on a MariaDB of their own; ARGS="-k wave" chooses some
 	@$(BIN)/python -m pytest $(ARGS)
+
+# The tests start a server of their own; the package's must not run.
+.PHONY: mariadb
+mariadb:
+	@PATH="$$PATH:/usr/sbin" command -v mariadbd >/dev/null || $(MAKE) mariadb-package
+
+.PHONY: mariadb-package
+mariadb-package:
+	@{ [ "$$(id -u)" = 0 ] && apt-get update -qq && $(APT) mariadb-server >/dev/null; } \
+		|| { echo "The tests need MariaDB: sudo env RUNLEVEL=1 apt-get install mariadb-server" >&2; exit 1; }
 
 .PHONY: generate
 generate: $(READY) ## Write generated/ from protos/
@@ -155,6 +165,10 @@ lock: ## Write requirements.lock anew, for every Python and system at once
 	@build/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' \
 		--extra dev pyproject.toml --output-file requirements.lock
+
+.PHONY: schema
+schema: $(READY) ## Print the tables as the models say, to write a migration from
+	@$(BIN)/python -m storage.ddl
 
 .PHONY: clean
 clean: ## Remove what can be made again; data/ stays

@@ -74,7 +74,7 @@ async def build(config: Config) -> App:
     """Opens the database and starts serving. Raises RuntimeError or ValueError saying why it
     cannot.
     """
-    engine = Engine(config.database, config.queue_max)
+    engine = Engine(config.database, config.queue_max, config.options())
     worker = Worker(engine)
     server = grpc.aio.server(options=_OPTIONS)
     _register(server, engine, worker, config)
@@ -91,7 +91,7 @@ async def run(config: Config) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    log.info("serving", address=config.grpc_address, database=config.database)
+    log.info("serving", address=config.grpc_address, database=config.shown()["database"])
     await stop.wait()
     await app.close(config)
     log.info("stopped")

@@ -20,6 +20,7 @@ from server import access
 from server.check import check
 from server.errors import Failure, InvalidRequest, MalformedRequest, explain
 from storage.once import Claim
+from storage.unit import DEADLINE
 
 log = structlog.get_logger("till.call")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -105,6 +106,8 @@ def _guard(method: str, handler: Any) -> Any:
     async def guarded(request: Message | MalformedRequest, context: Any) -> Message:
         call = _call(method, context)
         _current.set(call)
+        if (left := context.time_remaining()) is not None:
+            DEADLINE.set(time.monotonic() + left)
         started, code = time.perf_counter(), "OK"
         try:
             access.admit(method, call.metadata)

@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import dataclasses
 import os
 import sys
 
@@ -52,7 +51,8 @@ def _demo(config: settings.Config) -> None:
 
 
 def _check_config(config: settings.Config) -> None:
-    values = dataclasses.asdict(config)
+    config.options()
+    values = config.shown()
     if not sys.stdout.isatty():
         print(orjson.dumps(values).decode())
         return

@@ -3,9 +3,11 @@ table.
 """
 
 import os
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
+
+from storage.database import Options, redacted
 
 ROOT = Path(__file__).parent.parent
 
@@ -14,8 +16,16 @@ ROOT = Path(__file__).parent.parent
 class Config:
     """Each field is the environment variable of the same name, upper case, after `TILL_`."""
 
-    database: str = "sqlite:///data/till.db"
-    """Where the order book is kept; a relative path is taken from the project's root."""
+    database: str = field(default="sqlite:///data/till.db", repr=False)
+    """Where the order book is kept: sqlite:///path, relative to the project's root, or
+    mysql://user:password@host:port/name.
+    """
+    database_password_file: str = ""
+    """A file whose first line is the database's password; it goes before the URL's own."""
+    database_connections: int = 16
+    """How many connections to a database server write at once, and as many again that read."""
+    durability: str = "full"
+    """`full` refuses a database server that may lose commits; `relaxed` warns and goes on."""
     grpc_address: str = "127.0.0.1:50051"
     """Where the server listens; only Envoy and this machine should reach it."""
     rest_address: str = "127.0.0.1:8080"
@@ -34,6 +44,23 @@ class Config:
     """How long the server stays up, NOT_SERVING, before it stops; more than two health checks
     behind a balancer.
     """
+
+    def options(self) -> Options:
+        """Returns what the engine must know beside the URL.
+
+        Raises ValueError for a value that is not possible.
+        """
+        if self.durability not in ("full", "relaxed"):
+            raise ValueError(f"TILL_DURABILITY must be full or relaxed, not {self.durability!r}")
+        if self.database_connections < 1:
+            raise ValueError("TILL_DATABASE_CONNECTIONS must be at least 1")
+        return Options(
+            self.database_password_file, self.database_connections, self.durability == "relaxed"
+        )
+
+    def shown(self) -> dict[str, Any]:
+        """Returns the settings by name, fit for logs and screens: without the password."""
+        return asdict(self) | {"database": redacted(self.database)}
 
 
 def load(environment: dict[str, str] | None = None) -> Config:

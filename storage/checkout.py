@@ -6,7 +6,7 @@ import json
 
 from storage import event, ids, order
 from storage.checkout_request import Fault, Request, as_json, judge
-from storage.errors import NotFound
+from storage.errors import NotFound, Race
 from storage.sql import insert, tuples
 from storage.tables import (
     Checkout,
@@ -160,12 +160,14 @@ def _pick(packed: Order, asked: list[OrderItem]) -> int:
 
 def _join(line: OrderItem, wave_id: int) -> None:
     line.wave_id = wave_id
-    OrderItem.update(wave_id=wave_id, depot=line.depot, type=line.type).where(
+    joined = OrderItem.update(wave_id=wave_id, depot=line.depot, type=line.type).where(
         (OrderItem.tenant == line.tenant)
         & (OrderItem.order_id == line.order_id)
         & (OrderItem.order_item_id == line.order_item_id)
         & OrderItem.wave_id.is_null()
-    ).execute()
+    )
+    if joined.execute() != 1:
+        raise Race(f"item {line.order_item_id} was picked by another")
 
 
 def _store_away(packed: Order, waves: set[int]) -> None:
@@ -218,18 +220,24 @@ def _open(tenant: int, request: Request) -> Checkout:
 
 
 def _touch(checkout: Checkout) -> None:
-    Checkout.update(revision=Checkout.revision + 1, update_ms=ids.now_ms()).where(
+    touched = Checkout.update(revision=Checkout.revision + 1, update_ms=ids.now_ms()).where(
         (Checkout.tenant == checkout.tenant)
         & (Checkout.external_number == checkout.external_number)
-    ).execute()
+        & (Checkout.revision == checkout.revision)
+    )
+    if touched.execute() != 1:
+        raise Race(f"checkout {checkout.external_number} was moved by another")
 
 
 def _follow(packed: Order, lines: dict[str, OrderItem]) -> None:
-    """Lets the order's status follow the packing: PACKED once every item is in a checkout."""
+    """Lets the order's status follow the packing: PACKED once every item is in a checkout.
+
+    The order moves even when its status stays, so that two checkouts of one order see each other.
+    """
     if packed.status in ("SHIPPED", "DELIVERED"):
-        return
+        return order.move(packed, packed.status)
     owned = (CheckoutItem.tenant == packed.tenant) & (CheckoutItem.order_id == packed.order_id)
     done = {
         name for (name,) in tuples(CheckoutItem.select(CheckoutItem.order_item_id).where(owned))
     }
-    order.set_status(packed, "PACKED" if done >= set(lines) else "PICKING")
+    order.move(packed, "PACKED" if done >= set(lines) else "PICKING")

@@ -4,7 +4,7 @@ the worker or by the order that takes the draft, whichever comes first."""
 import json
 
 from storage import event, ids, operation
-from storage.errors import DraftNotOrderable, KeyReused, NotFound
+from storage.errors import DraftNotOrderable, KeyReused, NotFound, Race
 from storage.once import Claim, once
 from storage.sql import Prepared, insert, param
 from storage.tables import Draft, DraftItem, OrderItem
@@ -18,6 +18,13 @@ _FIND = Prepared(
 _DRAFT = Prepared(
     lambda: Draft.select().where(
         (Draft.tenant == param("tenant")) & (Draft.draft == param("draft"))
+    )
+)
+_MOVE_OPEN = Prepared(
+    lambda: Draft.update(revision=Draft.revision + 1).where(
+        (Draft.tenant == param("tenant"))
+        & (Draft.draft == param("draft"))
+        & Draft.order_id.is_null()
     )
 )
 
@@ -126,6 +133,8 @@ def _add(item: DraftItem) -> None:
     item.create_ms = item.update_ms = ids.now_ms()
     if _draft(item.tenant, item.draft) is None:
         insert(Draft(tenant=item.tenant, draft=item.draft, create_ms=item.create_ms))
+    elif _MOVE_OPEN.run(tenant=item.tenant, draft=item.draft) != 1:
+        raise Race(f"draft {item.draft} was ordered just now")
     insert(item)
     event.record(item.tenant, "draft_item.created", item.item, checkout_draft_id=item.draft)
 

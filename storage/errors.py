@@ -50,8 +50,12 @@ class OutOfStock(Refusal):
         self.lines = lines
 
 
+class Race(Exception):
+    """Another unit won between this one's look and its write; the engine runs this one again."""
+
+
 class Overloaded(Refusal):
-    """Too much is waiting, or the database is busy; the write was not begun."""
+    """Too much is waiting, or the database is busy or away; the write left nothing."""
 
 
 class OutcomeUnknown(Refusal):

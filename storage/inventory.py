@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from storage import event, ids
-from storage.errors import BelowCommitted, InvalidField, NotFound, OutOfStock
+from storage.errors import BelowCommitted, InvalidField, NotFound, OutOfStock, Race
 from storage.sql import Prepared, insert, param, tuples
 from storage.tables import Inventory, InventoryLedger, Product, ProductOption
 
@@ -39,6 +39,7 @@ _FIND = Prepared(
         & (Inventory.date == param("date"))
     )
 )
+_BY_ID = Prepared(lambda: Inventory.select().where(Inventory.inventory_id == param("inventory_id")))
 _TAKE = Prepared(
     lambda: Inventory.update(ordered=Inventory.ordered + param("quantity")).where(
         (Inventory.inventory_id == param("inventory_id"))
@@ -102,9 +103,11 @@ def take(tenant: int, wanted: Iterable[Wanted], source: str) -> None:
     for inventory_id in sorted(by_row):
         lines = by_row[inventory_id]
         quantity = sum(line.quantity for line in lines)
-        if _TAKE.run(inventory_id=inventory_id, quantity=quantity) != 1:
-            raise OutOfStock([(line.field, line.quantity, 0) for line in lines])
-        _enter(lines[0].row, "ordered", lines[0].row.ordered, quantity, source)
+        taken = _TAKE.run(inventory_id=inventory_id, quantity=quantity) == 1
+        row = _now(lines[0].row)
+        if not taken:
+            raise OutOfStock([(line.field, line.quantity, remain(row)) for line in lines])
+        _enter(row, "ordered", row.ordered - quantity, quantity, source)
 
 
 def batch_set(tenant: int, settings: list[Setting]) -> list[Inventory]:
@@ -158,6 +161,11 @@ def real_day(field: str, date: str) -> str:
     except ValueError:
         raise InvalidField(field, "is not a day of the calendar") from None
     return date
+
+
+def _now(row: Inventory) -> Inventory:
+    """Returns a row as it stands; after an update of our own nobody else can move it."""
+    return _BY_ID.one(Inventory, inventory_id=row.inventory_id) or row
 
 
 def _refuse_repeats(settings: list[Setting]) -> None:
@@ -218,10 +226,15 @@ def _refuse_other_code(setting: Setting, row: Inventory) -> None:
 
 
 def _move_max(row: Inventory, to: int) -> None:
-    guard = (Inventory.inventory_id == row.inventory_id) & (
-        Inventory.ordered + Inventory.held <= to
+    guard = (
+        (Inventory.inventory_id == row.inventory_id)
+        & (Inventory.max_quantity == row.max_quantity)
+        & (Inventory.ordered + Inventory.held <= to)
     )
     if Inventory.update(max_quantity=to).where(guard).execute() != 1:
+        row = _now(row)
+        if row.ordered + row.held <= to:
+            raise Race(f"the maximum of {row.inventory_code} was moved by another")
         raise BelowCommitted(
             f"option {row.option_code} on {row.date} has {row.ordered + row.held} ordered and held"
         )

@@ -1,12 +1,18 @@
 """Idempotency: a key, what it was used for and the first answer are one row, written with the
 change itself.
+
+The key is claimed before the work: a twin in flight waits at the key itself, then gives the first
+answer, and never meets half of what the first one did.
 """
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from peewee import IntegrityError
+
 from storage import ids
-from storage.errors import KeyReused
+from storage.errors import KeyReused, Race
 from storage.sql import Prepared, insert, param, tuples
 from storage.tables import IdempotencyKey
 
@@ -25,8 +31,17 @@ class Claim:
     fingerprint: bytes
 
 
+_unit = threading.local()
 _FIND = Prepared(
     lambda: IdempotencyKey.select(IdempotencyKey.fingerprint, IdempotencyKey.answer).where(
+        (IdempotencyKey.tenant == param("tenant"))
+        & (IdempotencyKey.client == param("client"))
+        & (IdempotencyKey.rpc == param("rpc"))
+        & (IdempotencyKey.key == param("key"))
+    )
+)
+_ANSWER = Prepared(
+    lambda: IdempotencyKey.update(answer=param("answer")).where(
         (IdempotencyKey.tenant == param("tenant"))
         & (IdempotencyKey.client == param("client"))
         & (IdempotencyKey.rpc == param("rpc"))
@@ -45,28 +60,26 @@ def once(claim: Claim | None, work: Callable[[], bytes]) -> tuple[bytes, bool]:
     """
     if claim is None:
         return work(), False
-    seen = _FIND.row(tenant=claim.tenant, client=claim.client, rpc=claim.rpc, key=claim.key)
-    if seen is None:
-        answer = work()
-        _remember(claim, answer)
-        return answer, False
-    if bytes(seen[0]) != claim.fingerprint:
-        raise KeyReused(f"the idempotency key {claim.key} was used for another request")
-    return bytes(seen[1]), True
+    _unit.claimed = True
+    try:
+        _take(claim)
+    except IntegrityError:
+        return _first_answer(claim), True
+    answer = work()
+    _ANSWER.run(answer=answer, **_key(claim))
+    return answer, False
 
 
-def _remember(claim: Claim, answer: bytes) -> None:
-    insert(
-        IdempotencyKey(
-            tenant=claim.tenant,
-            client=claim.client,
-            rpc=claim.rpc,
-            key=claim.key,
-            fingerprint=claim.fingerprint,
-            answer=answer,
-            create_ms=ids.now_ms(),
-        )
-    )
+def begin() -> None:
+    """Says that a unit starts on this thread; the engine calls it first."""
+    _unit.claimed = False
+
+
+def claimed() -> bool:
+    """Says whether the unit on this thread came to a claim, so that running it again after its
+    commit would give its first answer.
+    """
+    return bool(_unit.claimed)
 
 
 def forget_old(limit: int = 500) -> int:
@@ -82,3 +95,24 @@ def forget_old(limit: int = 500) -> int:
         return 0
     deleted: int = IdempotencyKey.delete().where(IdempotencyKey.create_ms <= newest).execute()
     return deleted
+
+
+def _take(claim: Claim) -> None:
+    insert(
+        IdempotencyKey(
+            **_key(claim), fingerprint=claim.fingerprint, answer=b"", create_ms=ids.now_ms()
+        )
+    )
+
+
+def _first_answer(claim: Claim) -> bytes:
+    seen = _FIND.row(**_key(claim))
+    if seen is None:
+        raise Race(f"the idempotency key {claim.key} was forgotten just now")
+    if bytes(seen[0]) != claim.fingerprint:
+        raise KeyReused(f"the idempotency key {claim.key} was used for another request")
+    return bytes(seen[1])
+
+
+def _key(claim: Claim) -> dict[str, object]:
+    return {"tenant": claim.tenant, "client": claim.client, "rpc": claim.rpc, "key": claim.key}

@@ -3,7 +3,7 @@ and number.
 """
 
 from storage import draft_item, event, ids, inventory, store
-from storage.errors import InvalidField, NoOrders, NotFound, OrderExists
+from storage.errors import InvalidField, NoOrders, NotFound, OrderExists, Race
 from storage.money import LIMIT
 from storage.sql import Prepared, insert, param
 from storage.tables import Inventory, Order, OrderItem
@@ -52,6 +52,15 @@ _ITEMS = Prepared(
         OrderItem.select()
         .where((OrderItem.tenant == param("tenant")) & (OrderItem.order_id == param("order_id")))
         .order_by(OrderItem.position)
+    )
+)
+_MOVE = Prepared(
+    lambda: Order.update(
+        status=param("status"), revision=Order.revision + 1, update_ms=param("now")
+    ).where(
+        (Order.tenant == param("tenant"))
+        & (Order.order_id == param("order_id"))
+        & (Order.revision == param("was"))
     )
 )
 
@@ -145,16 +154,19 @@ def recent(tenant: int, store_code: str, customer: str) -> list[tuple[str, int, 
     return [(number, total, at) for number, total, at in rows]
 
 
-def set_status(order: Order, status: str) -> None:
-    """Moves an order to a status, unless it is there."""
-    if order.status == status:
-        return
-    order.status = status
-    order.revision += 1
-    order.update_ms = ids.now_ms()
-    Order.update(status=status, revision=order.revision, update_ms=order.update_ms).where(
-        (Order.tenant == order.tenant) & (Order.order_id == order.order_id)
-    ).execute()
+def move(order: Order, status: str) -> None:
+    """Gives an order a status, the same or another, and its next revision.
+
+    Raises Race when the order moved since it was read: what follows from its lines is not true
+    any more.
+    """
+    now = ids.now_ms()
+    moved = _MOVE.run(
+        tenant=order.tenant, order_id=order.order_id, was=order.revision, status=status, now=now
+    )
+    if moved != 1:
+        raise Race(f"order {order.order_id} was moved by another")
+    order.status, order.revision, order.update_ms = status, order.revision + 1, now
 
 
 def _total(lines: list[OrderItem]) -> int:

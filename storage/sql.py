@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from peewee import Model, Query, Value
 
-from storage.tables import DB
+from storage.row import DB
 
 M = TypeVar("M", bound=Model)
 
@@ -24,11 +24,11 @@ def param(name: str) -> Any:
 
 
 class Prepared:
-    """A query whose text is made at its first run, once a database is open."""
+    """A query whose text is made at its first run on a dialect, once a database is open."""
 
     def __init__(self, build: Callable[[], Query]) -> None:
         self._build = build
-        self._text: tuple[str, list[object]] | None = None
+        self._texts: dict[str, tuple[str, list[object]]] = {}
 
     def rows(self, **values: object) -> list[tuple[Any, ...]]:
         """Runs a SELECT and returns its rows."""
@@ -54,16 +54,17 @@ class Prepared:
         return count
 
     def _execute(self, values: dict[str, object]) -> Any:
-        if self._text is None:
-            self._text = self._build().sql()
-        text, places = self._text
+        dialect = _dialect()
+        if dialect not in self._texts:
+            self._texts[dialect] = self._build().sql()
+        text, places = self._texts[dialect]
         filled = [values[p.name] if isinstance(p, _Named) else p for p in places]
         return DB.execute_sql(text, filled)
 
 
 def insert(row: Model) -> None:
     """Inserts a row as it is; columns that were not set take their defaults."""
-    text, names = _insert(type(row))
+    text, names = _insert(type(row), _dialect())
     data = row.__data__
     DB.execute_sql(text, [data.get(name) for name in names])
 
@@ -80,13 +81,17 @@ def as_model(model: type[M], row: tuple[Any, ...]) -> M:
     return model(**dict(zip(_names(model), row, strict=True)))
 
 
+def _dialect() -> str:
+    return type(DB.obj).__name__
+
+
 @cache
 def _names(model: type[Model]) -> list[str]:
     return [field.name for field in model._meta.sorted_fields]
 
 
 @cache
-def _insert(model: type[Model]) -> tuple[str, list[str]]:
+def _insert(model: type[Model], dialect: str) -> tuple[str, list[str]]:
     fields = model._meta.sorted_fields
     text, _ = model.insert({field: param(field.name) for field in fields}).sql()
     return text, _names(model)

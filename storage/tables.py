@@ -1,50 +1,26 @@
 """The whole schema. Every row belongs to a tenant, and the tenant leads every key.
 
 Times are epoch milliseconds, UTC. Money is millionths (storage/money.py). Rules that the code
-keeps are kept again here by NOT NULL, UNIQUE and CHECK, so that no path can break them.
+keeps are kept again here by NOT NULL, UNIQUE and CHECK, so that no path can break them. A change
+here needs a migration (storage/migrations); a test compares the two.
 """
-
-import re
-from typing import Any
 
 from peewee import (
     BigIntegerField,
-    BlobField,
     BooleanField,
     Check,
     CompositeKey,
-    DatabaseProxy,
     FixedCharField,
     IntegerField,
-    Model,
     SmallIntegerField,
-    TextField,
 )
 from peewee import CharField as VarcharField
 
-DB = DatabaseProxy()
+from storage.row import LongBlob, LongText, Row, one_of
 
 ORDER_STATUSES = ("NEW", "CONFIRMED", "PICKING", "PACKED", "SHIPPED", "DELIVERED", "CANCELLED")
 OPERATION_STATES = ("PENDING", "RUNNING", "SUCCEEDED", "FAILED")
 ITEM_TYPES = ("comum", "expresso")
-
-
-def _one_of(column: str, values: tuple[str, ...]) -> Any:
-    return Check(f"{column} IN ({', '.join(repr(value) for value in values)})")
-
-
-def _plural(model: type[Model]) -> str:
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", model.__name__).lower() + "s"
-
-
-class Row(Model):
-    """What every table shares: the database and the tenant."""
-
-    tenant = IntegerField()
-
-    class Meta:
-        database = DB
-        table_function = _plural
 
 
 class Store(Row):
@@ -52,7 +28,7 @@ class Store(Row):
 
     store = VarcharField()
     display_name = VarcharField(default="")
-    checkout_mapping = TextField(default="{}")
+    checkout_mapping = LongText(default="{}")
     create_ms = BigIntegerField()
 
     class Meta:
@@ -126,7 +102,7 @@ class InventoryLedger(Row):
 
     entry_id = BigIntegerField(primary_key=True)
     inventory_id = BigIntegerField()
-    counter = VarcharField(8, constraints=[_one_of("counter", ("max", "ordered", "held"))])
+    counter = VarcharField(8, constraints=[one_of("counter", ("max", "ordered", "held"))])
     before = IntegerField()
     delta = IntegerField()
     after = IntegerField()
@@ -136,14 +112,17 @@ class InventoryLedger(Row):
     class Meta:
         table_name = "inventory_ledger"
         indexes = ((("tenant", "inventory_id", "entry_id"), False),)
-        constraints = (Check("before + delta = after"),)
+        constraints = (Check("`before` + delta = `after`"),)
 
 
 class Draft(Row):
-    """A basket: open until an order takes it."""
+    """A basket: open until an order takes it. A new item moves the revision, so that an item and
+    an order meet at this row and one of them sees the other.
+    """
 
     draft = VarcharField()
     order_id = BigIntegerField(null=True)
+    revision = IntegerField(default=1)
     create_ms = BigIntegerField()
 
     class Meta:
@@ -186,7 +165,7 @@ class Order(Row):
     order_id = BigIntegerField(primary_key=True)
     store = VarcharField()
     order_number = VarcharField()
-    status = VarcharField(16, default="NEW", constraints=[_one_of("status", ORDER_STATUSES)])
+    status = VarcharField(16, default="NEW", constraints=[one_of("status", ORDER_STATUSES)])
     customer = VarcharField(null=True)
     customer_ms = BigIntegerField()
     requester_id = IntegerField(null=True)
@@ -226,7 +205,7 @@ class OrderItem(Row):
     option_code = FixedCharField(36, null=True)
     date = FixedCharField(10, null=True)
     depot = VarcharField(null=True)
-    type = VarcharField(8, default="comum", constraints=[_one_of("type", ITEM_TYPES)])
+    type = VarcharField(8, default="comum", constraints=[one_of("type", ITEM_TYPES)])
     wave_id = BigIntegerField(null=True)
 
     class Meta:
@@ -238,7 +217,7 @@ class Wave(Row):
 
     wave_id = BigIntegerField(primary_key=True)
     store = VarcharField()
-    type = VarcharField(8, constraints=[_one_of("type", ITEM_TYPES)])
+    type = VarcharField(8, constraints=[one_of("type", ITEM_TYPES)])
     completed_ms = BigIntegerField()
 
 
@@ -285,8 +264,8 @@ class Protocol(Row):
 
     protocol = FixedCharField(32)
     accepted = BooleanField()
-    request = TextField()
-    faults = TextField()
+    request = LongText()
+    faults = LongText()
     create_ms = BigIntegerField()
 
     class Meta:
@@ -299,8 +278,8 @@ class IdempotencyKey(Row):
     client = VarcharField()
     rpc = VarcharField(64)
     key = VarcharField()
-    fingerprint = BlobField()
-    answer = BlobField()
+    fingerprint = LongBlob()
+    answer = LongBlob()
     create_ms = BigIntegerField(index=True)
 
     class Meta:
@@ -311,10 +290,10 @@ class Operation(Row):
     """Work that was promised with a 202: durable before the answer, applied exactly once."""
 
     operation = FixedCharField(32)
-    state = VarcharField(9, constraints=[_one_of("state", OPERATION_STATES)])
+    state = VarcharField(9, constraints=[one_of("state", OPERATION_STATES)])
     draft = VarcharField()
     item = VarcharField()
-    request = TextField()
+    request = LongText()
     reason = VarcharField(64, null=True)
     error = VarcharField(1000, null=True)
     create_ms = BigIntegerField()
@@ -331,11 +310,20 @@ class Event(Row):
     seq = BigIntegerField()
     kind = VarcharField(64)
     subject = VarcharField()
-    data = TextField()
+    data = LongText()
     create_ms = BigIntegerField()
 
     class Meta:
         primary_key = CompositeKey("tenant", "seq")
+
+
+class EventTip(Row):
+    """The number of a tenant's last event; the last row that a transaction locks."""
+
+    seq = BigIntegerField()
+
+    class Meta:
+        primary_key = CompositeKey("tenant")
 
 
 TABLES: list[type[Row]] = [*Row.__subclasses__()]

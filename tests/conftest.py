@@ -12,12 +12,15 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
 import grpc
 import httpx
+import pymysql
 import pytest
 from google.longrunning import operations_pb2_grpc
+from mariadb import MariaDB
 from till.v1 import (
     checkout_pb2_grpc,
     draft_item_pb2_grpc,
@@ -28,6 +31,7 @@ from till.v1 import (
 
 T = TypeVar("T")
 ROOT = Path(__file__).parent.parent
+BACKENDS = ("sqlite", "mysql")
 PATIENCE_SECONDS = 60.0
 CALLER = {"authorization": "Bearer x.y.z", "x-api-key": "k"}
 """What a caller of the orders document sends."""
@@ -62,16 +66,17 @@ def eventually(check: Callable[[], T]) -> T:
 
 
 class Stack:
-    """A running stack on ports of its own, with an empty database."""
+    """A running stack on ports of its own, over the database of a URL, else a file of its own."""
 
-    def __init__(self, folder: Path) -> None:
-        self.server, rest, self.grpc, admin = (f"127.0.0.1:{port}" for port in _free_ports(4))
+    def __init__(self, folder: Path, url: str = "") -> None:
+        self.server, rest, self.grpc, admin = (f"127.0.0.1:{port}" for port in free_ports(4))
         self.admin = f"http://{admin}"
         self.database = folder / "till.db"
+        self.url = url or f"sqlite:///{self.database}"
         self.rest = httpx.Client(base_url=f"http://{rest}", timeout=PATIENCE_SECONDS)
         self._log = folder / "stack.log"
         settings = {
-            "TILL_DATABASE": f"sqlite:///{self.database}",
+            "TILL_DATABASE": self.url,
             "TILL_GRPC_ADDRESS": self.server,
             "TILL_REST_ADDRESS": rest,
             "TILL_EDGE_GRPC_ADDRESS": self.grpc,
@@ -127,8 +132,14 @@ class Stack:
 
     def count(self, table: str) -> int:
         """Returns how many rows a table of the database holds."""
-        with closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)) as database:
-            return int(database.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+        return int(self.rows(f"SELECT count(*) FROM {table}")[0][0])
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """Returns the rows of a query, asked of the database itself."""
+        with closing(_connect(self.url)) as connection:
+            cursor = connection.cursor()
+            cursor.execute(query)
+            return list(cursor.fetchall())
 
 
 @dataclass(frozen=True)
@@ -156,9 +167,9 @@ class Stubs:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Stack]:
+def running(folder: Path, url: str = "") -> Iterator[Stack]:
     """Runs a stack whose files lie in this folder."""
-    stack = Stack(folder)
+    stack = Stack(folder, url)
     try:
         stack.wait()
         yield stack
@@ -166,17 +177,45 @@ def running(folder: Path) -> Iterator[Stack]:
         stack.stop()
 
 
+@pytest.fixture(scope="session")
+def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDB]:
+    """The one MariaDB of a test run; every stack has a database of its own on it."""
+    server = MariaDB(tmp_path_factory.mktemp("mariadb"), *free_ports(1))
+    try:
+        yield server
+    finally:
+        server.stop(signal.SIGKILL)
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    """The kind of database; whatever uses it runs once on each."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A stack that the tests of one module share."""
-    with running(tmp_path_factory.mktemp("stack")) as stack:
+def new_url(backend: str, request: pytest.FixtureRequest) -> Callable[[Path], str]:
+    """Gives the URL of another empty database; a file lies in the folder it is given."""
+    if backend == "sqlite":
+        return lambda folder: f"sqlite:///{folder / 'till.db'}"
+    server: MariaDB = request.getfixturevalue("mariadb")
+    return lambda folder: server.database(f"till_{uuid4().hex}")
+
+
+@pytest.fixture(scope="module")
+def stack(
+    new_url: Callable[[Path], str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stack]:
+    """A stack that the tests of one module share, on each backend."""
+    folder = tmp_path_factory.mktemp("stack")
+    with running(folder, new_url(folder)) as stack:
         yield stack
 
 
 @pytest.fixture
-def fresh_stack(tmp_path: Path) -> Iterator[Stack]:
-    """A stack for one test alone."""
-    with running(tmp_path) as stack:
+def fresh_stack(new_url: Callable[[Path], str], tmp_path: Path) -> Iterator[Stack]:
+    """A stack for one test alone, on each backend."""
+    with running(tmp_path, new_url(tmp_path)) as stack:
         yield stack
 
 
@@ -196,7 +235,22 @@ def _environment() -> dict[str, str]:
     return kept
 
 
-def _free_ports(count: int) -> list[int]:
+def _connect(url: str) -> Any:
+    """Returns a connection of the database's own driver, which no code of ours has set up."""
+    if url.startswith("sqlite:"):
+        return sqlite3.connect(f"file:{url.removeprefix('sqlite:///')}?mode=ro", uri=True)
+    parts = urlsplit(url)
+    return pymysql.connect(
+        host=parts.hostname or "",
+        port=parts.port or 0,
+        user=parts.username,
+        password=unquote(parts.password or ""),
+        database=parts.path[1:],
+    )
+
+
+def free_ports(count: int) -> list[int]:
+    """Returns ports that nobody listened on a moment ago."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [listener.getsockname()[1] for listener in sockets]
     for listener in sockets:

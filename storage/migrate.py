@@ -1,0 +1,149 @@
+"""Versions of the schema: numbered files of SQL, applied in order and never backwards.
+
+Our own sixty lines instead of playhouse.migrations, which takes no lock and drops CHECKs. SQLite
+takes all of an upgrade as one transaction. MySQL commits every statement by itself, so a named lock
+keeps a second server out, and each statement that is done is counted: the next start goes on after
+it.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from peewee import DatabaseError, MySQLDatabase, OperationalError
+
+from storage import ids
+from storage.ddl import spoken
+from storage.row import DB
+
+FOLDER = Path(__file__).parent / "migrations"
+LOCK_SECONDS = 300
+"""How long to wait for another server that is upgrading the schema."""
+EXISTS = {1050, 1060, 1061, 1826, 3822}
+"""The table, column, index or constraint is there: a crash came between doing and counting."""
+_TABLE = """CREATE TABLE IF NOT EXISTS schema_versions (
+    version INTEGER NOT NULL PRIMARY KEY, name VARCHAR(100) NOT NULL, statements INTEGER NOT NULL,
+    done_ms BIGINT)"""
+
+
+class Migration(NamedTuple):
+    """One step of the schema."""
+
+    version: int
+    name: str
+    statements: list[str]
+
+
+def known(folder: Path = FOLDER) -> list[Migration]:
+    """Returns the migrations of this program, in order."""
+    return [_read(path) for path in sorted(folder.glob("[0-9]*.sql"))]
+
+
+def version() -> int:
+    """Returns the version of the open database, 0 when it is new; a half-done step does not
+    count.
+    """
+    done = [number for number, _, done_ms in _applied() if done_ms is not None]
+    return max(done, default=0)
+
+
+def up(folder: Path = FOLDER, tell: Callable[[Migration], None] = lambda step: None) -> None:
+    """Brings the open database to the newest schema; `tell` hears of each step before it runs.
+
+    Raises RuntimeError when the schema is newer than this program, when a step fails, or when
+    another server takes too long over it.
+    """
+    steps = known(folder)
+    newest = steps[-1].version
+    found = max((number for number, _, _ in _applied()), default=0)
+    if found > newest:
+        raise RuntimeError(
+            f"the database has schema version {found} and this program knows up to {newest}; "
+            "run the newer Till that made it"
+        )
+    if version() == newest:
+        return
+    if isinstance(DB.obj, MySQLDatabase):
+        _up_server(steps, tell)
+    else:
+        _up_file(steps, tell)
+
+
+def _read(path: Path) -> Migration:
+    number, _, name = path.stem.partition("_")
+    bare = re.sub(r"^--.*\n", "", path.read_text("utf-8"), flags=re.MULTILINE)
+    statements = [text.strip() for text in bare.split(";\n") if text.strip()]
+    return Migration(int(number), name, statements)
+
+
+def _applied() -> list[tuple[int, int, int | None]]:
+    """Returns (version, statements done, time of the end) of every step that was begun."""
+    if "schema_versions" not in DB.get_tables():
+        return []
+    rows = DB.execute_sql("SELECT version, statements, done_ms FROM schema_versions")
+    return [(number, done, done_ms) for number, done, done_ms in rows.fetchall()]
+
+
+def _up_file(steps: list[Migration], tell: Callable[[Migration], None]) -> None:
+    DB.execute_sql("BEGIN IMMEDIATE")
+    try:
+        _apply(steps, tell)
+        DB.execute_sql("COMMIT")
+    except BaseException:
+        DB.execute_sql("ROLLBACK")
+        raise
+
+
+def _up_server(steps: list[Migration], tell: Callable[[Migration], None]) -> None:
+    lock = f"till.schema.{DB.obj.database}"[:64]
+    (held,) = DB.execute_sql("SELECT GET_LOCK(%s, %s)", (lock, LOCK_SECONDS)).fetchone()
+    if held != 1:
+        raise RuntimeError(f"another server has been upgrading the schema for {LOCK_SECONDS} s")
+    try:
+        _apply(steps, tell)
+    finally:
+        DB.execute_sql("SELECT RELEASE_LOCK(%s)", (lock,)).fetchone()
+
+
+def _apply(steps: list[Migration], tell: Callable[[Migration], None]) -> None:
+    """Runs what is missing; looks again first, since it may have waited for another server."""
+    DB.execute_sql(spoken(_TABLE))
+    begun = {number: (count, done_ms) for number, count, done_ms in _applied()}
+    for step in steps:
+        count, done_ms = begun.get(step.version, (None, None))
+        if done_ms is not None:
+            continue
+        tell(step)
+        if count is None:
+            _run(
+                "INSERT INTO schema_versions (version, name, statements) VALUES (?, ?, 0)",
+                step.version,
+                step.name,
+            )
+        _finish(step, count or 0)
+
+
+def _finish(step: Migration, count: int) -> None:
+    for number, statement in enumerate(step.statements[count:], count + 1):
+        try:
+            DB.execute_sql(spoken(statement))
+        except OperationalError as error:
+            if error.args[0] not in EXISTS or number > count + 1:
+                raise _failed(step, number, error) from error
+        except DatabaseError as error:
+            raise _failed(step, number, error) from error
+        _run("UPDATE schema_versions SET statements = ? WHERE version = ?", number, step.version)
+    _run("UPDATE schema_versions SET done_ms = ? WHERE version = ?", ids.now_ms(), step.version)
+
+
+def _failed(step: Migration, number: int, error: Exception) -> RuntimeError:
+    return RuntimeError(
+        f"migration {step.version:04} {step.name} failed at statement {number}: {error}"
+    )
+
+
+def _run(text: str, *values: object) -> None:
+    DB.execute_sql(text.replace("?", DB.obj.param), values)
+    if isinstance(DB.obj, MySQLDatabase):
+        DB.execute_sql("COMMIT")

@@ -1,0 +1,221 @@
+CREATE TABLE `stores` (
+  `tenant` INTEGER NOT NULL,
+  `store` VARCHAR(255) NOT NULL,
+  `display_name` VARCHAR(255) NOT NULL,
+  `checkout_mapping` LONGTEXT NOT NULL,
+  `create_ms` BIGINT NOT NULL,
+  PRIMARY KEY (`tenant`, `store`)
+) WITHOUT ROWID;
+CREATE TABLE `depots` (
+  `tenant` INTEGER NOT NULL,
+  `store` VARCHAR(255) NOT NULL,
+  `name` VARCHAR(255) NOT NULL,
+  PRIMARY KEY (`tenant`, `store`, `name`)
+) WITHOUT ROWID;
+CREATE TABLE `products` (
+  `tenant` INTEGER NOT NULL,
+  `product_code` CHAR(36) NOT NULL,
+  `product_id` BIGINT NOT NULL,
+  `display_name` VARCHAR(255) NOT NULL,
+  PRIMARY KEY (`tenant`, `product_code`)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX `product_tenant_product_id` ON `products` (`tenant`, `product_id`);
+CREATE TABLE `product_options` (
+  `tenant` INTEGER NOT NULL,
+  `option_code` CHAR(36) NOT NULL,
+  `option_id` BIGINT NOT NULL,
+  `product_code` CHAR(36) NOT NULL,
+  `sku` VARCHAR(255),
+  `price_option_id` BIGINT,
+  PRIMARY KEY (`tenant`, `option_code`)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX `productoption_tenant_option_id` ON `product_options` (`tenant`, `option_id`);
+CREATE UNIQUE INDEX `productoption_tenant_sku` ON `product_options` (`tenant`, `sku`);
+CREATE UNIQUE INDEX `productoption_tenant_price_option_id` ON `product_options` (`tenant`, `price_option_id`);
+CREATE INDEX `productoption_tenant_product_code` ON `product_options` (`tenant`, `product_code`);
+CREATE TABLE `inventory` (
+  `inventory_id` BIGINT NOT NULL PRIMARY KEY,
+  `tenant` INTEGER NOT NULL,
+  `inventory_code` CHAR(36) NOT NULL,
+  `option_code` CHAR(36) NOT NULL,
+  `date` CHAR(10) NOT NULL,
+  `max_quantity` INTEGER NOT NULL,
+  `ordered` INTEGER NOT NULL,
+  `held` INTEGER NOT NULL,
+  CHECK (ordered >= 0),
+  CHECK (held >= 0),
+  CHECK (ordered + held <= max_quantity)
+);
+CREATE UNIQUE INDEX `inventory_tenant_option_code_date` ON `inventory` (`tenant`, `option_code`, `date`);
+CREATE UNIQUE INDEX `inventory_tenant_inventory_code` ON `inventory` (`tenant`, `inventory_code`);
+CREATE TABLE `inventory_ledger` (
+  `entry_id` BIGINT NOT NULL PRIMARY KEY,
+  `tenant` INTEGER NOT NULL,
+  `inventory_id` BIGINT NOT NULL,
+  `counter` VARCHAR(8) NOT NULL CHECK (counter IN ('max', 'ordered', 'held')),
+  `before` INTEGER NOT NULL,
+  `delta` INTEGER NOT NULL,
+  `after` INTEGER NOT NULL,
+  `source` VARCHAR(255) NOT NULL,
+  `create_ms` BIGINT NOT NULL,
+  CHECK (`before` + delta = `after`)
+);
+CREATE INDEX `inventoryledger_tenant_inventory_id_entry_id` ON `inventory_ledger` (`tenant`, `inventory_id`, `entry_id`);
+CREATE TABLE `drafts` (
+  `tenant` INTEGER NOT NULL,
+  `draft` VARCHAR(255) NOT NULL,
+  `order_id` BIGINT,
+  `revision` INTEGER NOT NULL,
+  `create_ms` BIGINT NOT NULL,
+  PRIMARY KEY (`tenant`, `draft`)
+) WITHOUT ROWID;
+CREATE TABLE `draft_items` (
+  `tenant` INTEGER NOT NULL,
+  `item` VARCHAR(255) NOT NULL,
+  `draft` VARCHAR(255) NOT NULL,
+  `entity_number` VARCHAR(255) NOT NULL,
+  `line_number` INTEGER,
+  `product_number` VARCHAR(255) NOT NULL,
+  `sku` VARCHAR(255) NOT NULL,
+  `product_name` VARCHAR(1000) NOT NULL,
+  `quantity` INTEGER NOT NULL CHECK (quantity >= 0),
+  `unit_price` BIGINT,
+  `line_total` BIGINT,
+  `is_active` SMALLINT NOT NULL,
+  `is_deleted` SMALLINT NOT NULL,
+  `deleted_at` VARCHAR(255) NOT NULL,
+  `created_at` VARCHAR(255) NOT NULL,
+  `updated_at` VARCHAR(255) NOT NULL,
+  `idempotency_key` VARCHAR(255) NOT NULL,
+  `schema_version` BIGINT,
+  `version` BIGINT,
+  `revision` INTEGER NOT NULL,
+  `create_ms` BIGINT NOT NULL,
+  `update_ms` BIGINT NOT NULL,
+  PRIMARY KEY (`tenant`, `item`)
+) WITHOUT ROWID;
+CREATE INDEX `draftitem_tenant_draft_line_number_item` ON `draft_items` (`tenant`, `draft`, `line_number`, `item`);
+CREATE TABLE `orders` (
+  `order_id` BIGINT NOT NULL PRIMARY KEY,
+  `tenant` INTEGER NOT NULL,
+  `store` VARCHAR(255) NOT NULL,
+  `order_number` VARCHAR(255) NOT NULL,
+  `status` VARCHAR(16) NOT NULL CHECK (status IN ('NEW', 'CONFIRMED', 'PICKING', 'PACKED', 'SHIPPED', 'DELIVERED', 'CANCELLED')),
+  `customer` VARCHAR(255),
+  `customer_ms` BIGINT NOT NULL,
+  `requester_id` INTEGER,
+  `user_id` INTEGER,
+  `facility_id` INTEGER,
+  `shipping_address_id` INTEGER,
+  `billing_address_id` INTEGER,
+  `shipping_method` VARCHAR(255),
+  `use_shipping_account` SMALLINT,
+  `notes` VARCHAR(200),
+  `draft` VARCHAR(255),
+  `grand_total` BIGINT NOT NULL CHECK (grand_total >= 0),
+  `revision` INTEGER NOT NULL,
+  `create_ms` BIGINT NOT NULL,
+  `update_ms` BIGINT NOT NULL
+);
+CREATE UNIQUE INDEX `order_tenant_store_order_number` ON `orders` (`tenant`, `store`, `order_number`);
+CREATE UNIQUE INDEX `order_tenant_store_customer_customer_ms` ON `orders` (`tenant`, `store`, `customer`, `customer_ms`);
+CREATE TABLE `order_items` (
+  `tenant` INTEGER NOT NULL,
+  `order_id` BIGINT NOT NULL,
+  `order_item_id` VARCHAR(255) NOT NULL,
+  `position` SMALLINT NOT NULL,
+  `quantity` INTEGER NOT NULL CHECK (quantity >= 1),
+  `price` BIGINT NOT NULL,
+  `total` BIGINT NOT NULL,
+  `price_option_id` BIGINT NOT NULL,
+  `product_id` BIGINT NOT NULL,
+  `sku` VARCHAR(255),
+  `option_code` CHAR(36),
+  `date` CHAR(10),
+  `depot` VARCHAR(255),
+  `type` VARCHAR(8) NOT NULL CHECK (type IN ('comum', 'expresso')),
+  `wave_id` BIGINT,
+  PRIMARY KEY (`tenant`, `order_id`, `order_item_id`)
+) WITHOUT ROWID;
+CREATE TABLE `waves` (
+  `wave_id` BIGINT NOT NULL PRIMARY KEY,
+  `tenant` INTEGER NOT NULL,
+  `store` VARCHAR(255) NOT NULL,
+  `type` VARCHAR(8) NOT NULL CHECK (type IN ('comum', 'expresso')),
+  `completed_ms` BIGINT NOT NULL
+);
+CREATE TABLE `order_storings` (
+  `tenant` INTEGER NOT NULL,
+  `order_id` BIGINT NOT NULL,
+  `wave_id` BIGINT NOT NULL,
+  `completed_ms` BIGINT NOT NULL,
+  PRIMARY KEY (`tenant`, `order_id`, `wave_id`)
+) WITHOUT ROWID;
+CREATE TABLE `checkouts` (
+  `tenant` INTEGER NOT NULL,
+  `external_number` VARCHAR(255) NOT NULL,
+  `store` VARCHAR(255) NOT NULL,
+  `revision` INTEGER NOT NULL,
+  `create_ms` BIGINT NOT NULL,
+  `update_ms` BIGINT NOT NULL,
+  PRIMARY KEY (`tenant`, `external_number`)
+) WITHOUT ROWID;
+CREATE TABLE `checkout_items` (
+  `tenant` INTEGER NOT NULL,
+  `external_number` VARCHAR(255) NOT NULL,
+  `item_number` VARCHAR(255) NOT NULL,
+  `position` INTEGER NOT NULL,
+  `order_id` BIGINT NOT NULL,
+  `order_item_id` VARCHAR(255) NOT NULL,
+  PRIMARY KEY (`tenant`, `external_number`, `item_number`)
+) WITHOUT ROWID;
+CREATE INDEX `checkoutitem_tenant_order_id_order_item_id` ON `checkout_items` (`tenant`, `order_id`, `order_item_id`);
+CREATE TABLE `protocols` (
+  `tenant` INTEGER NOT NULL,
+  `protocol` CHAR(32) NOT NULL,
+  `accepted` SMALLINT NOT NULL,
+  `request` LONGTEXT NOT NULL,
+  `faults` LONGTEXT NOT NULL,
+  `create_ms` BIGINT NOT NULL,
+  PRIMARY KEY (`tenant`, `protocol`)
+) WITHOUT ROWID;
+CREATE TABLE `idempotency_keys` (
+  `tenant` INTEGER NOT NULL,
+  `client` VARCHAR(255) NOT NULL,
+  `rpc` VARCHAR(64) NOT NULL,
+  `key` VARCHAR(255) NOT NULL,
+  `fingerprint` LONGBLOB NOT NULL,
+  `answer` LONGBLOB NOT NULL,
+  `create_ms` BIGINT NOT NULL,
+  PRIMARY KEY (`tenant`, `client`, `rpc`, `key`)
+) WITHOUT ROWID;
+CREATE INDEX `idempotencykey_create_ms` ON `idempotency_keys` (`create_ms`);
+CREATE TABLE `operations` (
+  `tenant` INTEGER NOT NULL,
+  `operation` CHAR(32) NOT NULL,
+  `state` VARCHAR(9) NOT NULL CHECK (state IN ('PENDING', 'RUNNING', 'SUCCEEDED', 'FAILED')),
+  `draft` VARCHAR(255) NOT NULL,
+  `item` VARCHAR(255) NOT NULL,
+  `request` LONGTEXT NOT NULL,
+  `reason` VARCHAR(64),
+  `error` VARCHAR(1000),
+  `create_ms` BIGINT NOT NULL,
+  `update_ms` BIGINT NOT NULL,
+  PRIMARY KEY (`tenant`, `operation`)
+) WITHOUT ROWID;
+CREATE INDEX `operation_state_tenant_operation` ON `operations` (`state`, `tenant`, `operation`);
+CREATE INDEX `operation_tenant_draft_state` ON `operations` (`tenant`, `draft`, `state`);
+CREATE TABLE `events` (
+  `tenant` INTEGER NOT NULL,
+  `seq` BIGINT NOT NULL,
+  `kind` VARCHAR(64) NOT NULL,
+  `subject` VARCHAR(255) NOT NULL,
+  `data` LONGTEXT NOT NULL,
+  `create_ms` BIGINT NOT NULL,
+  PRIMARY KEY (`tenant`, `seq`)
+) WITHOUT ROWID;
+CREATE TABLE `event_tips` (
+  `tenant` INTEGER NOT NULL,
+  `seq` BIGINT NOT NULL,
+  PRIMARY KEY (`tenant`)
+) WITHOUT ROWID;

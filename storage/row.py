@@ -1,0 +1,43 @@
+"""What every table is made of: the database, the tenant, and the kinds of columns.
+
+The same words mean the same on every database: a LongText holds a request of a megabyte, where
+MySQL's TEXT would end at 64 KiB.
+"""
+
+import re
+from typing import Any
+
+from peewee import BlobField, Check, DatabaseProxy, IntegerField, Model, TextField
+
+DB = DatabaseProxy()
+
+
+class LongText(TextField):
+    """A text of any length a message can have."""
+
+    field_type = "LONGTEXT"
+
+
+class LongBlob(BlobField):
+    """Bytes of any length a message can have."""
+
+    field_type = "LONGBLOB"
+
+
+def one_of(column: str, values: tuple[str, ...]) -> Any:
+    """Returns the CHECK that a column holds one of these values."""
+    return Check(f"{column} IN ({', '.join(repr(value) for value in values)})")
+
+
+def _plural(model: type[Model]) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", model.__name__).lower() + "s"
+
+
+class Row(Model):
+    """What every table shares: the database and the tenant."""
+
+    tenant = IntegerField()
+
+    class Meta:
+        database = DB
+        table_function = _plural

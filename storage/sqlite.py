@@ -1,0 +1,180 @@
+"""SQLite: one thread owns writing. It takes what waits as a batch, gives each unit a savepoint of
+its own, and commits the batch once with synchronous=FULL.
+"""
+
+import asyncio
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+from peewee import DatabaseError, IntegrityError, SqliteDatabase
+
+from storage.errors import OutcomeUnknown, Overloaded, Race
+from storage.row import DB
+from storage.unit import Job, perform
+
+T = TypeVar("T")
+log = logging.getLogger("till.engine")
+
+BATCH_MAX = 256
+"""Units a commit may carry."""
+LINGER_SECONDS = 0.004
+"""How long a batch may wait for as many units as the last one had."""
+TRIES_MAX = 3
+"""How often a unit runs that another process's units keep overtaking."""
+PRAGMAS = {
+    "journal_mode": "wal",
+    "synchronous": 2,  # FULL: a commit is on disk before it returns
+    "cache_size": -65536,  # 64 MiB
+    "mmap_size": 268_435_456,
+    "wal_autocheckpoint": 4000,
+    "busy_timeout": 5000,
+}
+
+
+def open_sqlite(path: str) -> None:
+    """Opens a database file and asserts that its commits are durable.
+
+    Raises RuntimeError when the file cannot give the durability promised.
+    """
+    Path(path).resolve().parent.mkdir(parents=True, exist_ok=True)
+    DB.initialize(SqliteDatabase(path, pragmas=PRAGMAS))
+    DB.connect(reuse_if_open=True)
+    mode, level = DB.pragma("journal_mode"), DB.pragma("synchronous")
+    if (mode, level) != ("wal", 2):
+        raise RuntimeError(
+            f"SQLite gives journal_mode={mode}, synchronous={level}; Till needs wal and 2 (FULL)"
+        )
+
+
+class GroupCommit:
+    """Collects jobs on the event loop and hands them to the writer thread a batch at a time."""
+
+    reads_wait = False
+    """In WAL mode a reader never waits for the writer, so short reads stay on the event loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._waiting: list[Job] = []
+        self._expected = 1
+        self._busy = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._handover: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
+        self._writer = threading.Thread(target=self._drain, name="till-writer", daemon=True)
+        self._writer.start()
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs are in no batch yet."""
+        return len(self._waiting)
+
+    def put(self, job: Job) -> None:
+        """Takes a job; it is settled once it is on disk, or will never be."""
+        self._waiting.append(job)
+        self._consider()
+
+    def snapshot(self, query: Callable[[], T]) -> T:
+        """Runs a query over one snapshot, on this thread's own connection."""
+        DB.execute_sql("BEGIN DEFERRED")
+        try:
+            return query()
+        finally:
+            DB.execute_sql("COMMIT")
+
+    async def close(self) -> None:
+        """Commits what waits, then ends."""
+        while self._waiting or self._busy:
+            await asyncio.sleep(0.005)
+        self._handover.put(None)
+        await asyncio.to_thread(self._writer.join)
+
+    def _consider(self) -> None:
+        """Hands the batch over, or lets it grow to the size of the last one for a moment."""
+        if self._busy or not self._waiting:
+            return
+        if len(self._waiting) >= min(self._expected, BATCH_MAX):
+            self._hand_over()
+        elif self._timer is None:
+            self._timer = self._loop.call_later(LINGER_SECONDS, self._hand_over)
+
+    def _hand_over(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        batch, self._waiting = self._waiting[:BATCH_MAX], self._waiting[BATCH_MAX:]
+        self._busy = True
+        self._handover.put(batch)
+
+    def _committed(self, batch: list[Job]) -> None:
+        self._busy = False
+        self._expected = len(batch)
+        for job in batch:
+            job.settle()
+        self._consider()
+
+    def _drain(self) -> None:
+        """The writer thread: takes batches until it is handed None."""
+        while (batch := self._handover.get()) is not None:
+            _commit(batch)
+            with suppress(RuntimeError):  # the loop was closed under us: nobody is left to answer
+                self._loop.call_soon_threadsafe(self._committed, batch)
+        DB.close()
+
+
+def _commit(batch: list[Job]) -> None:
+    """Runs a batch in one transaction; every job then holds its result or its error."""
+    try:
+        DB.execute_sql("BEGIN IMMEDIATE")
+    except DatabaseError as error:
+        return _fail(batch, Overloaded("the database is busy"), error)
+    try:
+        for job in batch:
+            if not job.future.cancelled():
+                _run(job)
+    except DatabaseError as error:  # the transaction is gone: nothing of the batch was kept
+        _roll_back()
+        return _fail(batch, Overloaded("the database could not write"), error)
+    try:
+        DB.execute_sql("COMMIT")
+    except DatabaseError as error:
+        _fail(
+            batch, OutcomeUnknown("the commit failed; repeat the request with the same key"), error
+        )
+        _roll_back()
+
+
+def _run(job: Job) -> None:
+    """Runs one unit inside a savepoint, so that a refusal undoes only itself.
+
+    A broken constraint means that another process won a race after the unit looked: it looks
+    again.
+    """
+    for tries in range(1, TRIES_MAX + 1):
+        DB.execute_sql("SAVEPOINT unit")
+        try:
+            job.result, job.error = perform(job.unit), None
+        except (IntegrityError, Race) as error:
+            job.error = error
+        except Exception as error:
+            job.error = error
+            tries = TRIES_MAX
+        if job.error is not None:
+            DB.execute_sql("ROLLBACK TO unit")
+        DB.execute_sql("RELEASE unit")
+        if job.error is None or tries == TRIES_MAX:
+            return
+
+
+def _fail(batch: list[Job], refusal: Exception, cause: Exception) -> None:
+    log.error("a batch of %d writes failed: %s", len(batch), cause)
+    for job in batch:
+        job.error = refusal
+
+
+def _roll_back() -> None:
+    with suppress(DatabaseError):
+        DB.execute_sql("ROLLBACK")

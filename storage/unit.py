@@ -1,0 +1,49 @@
+"""A unit of work on its way to the database, whichever that is, and what became of it."""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+from storage import event, once
+
+T = TypeVar("T")
+
+DEADLINE: ContextVar[float] = ContextVar("deadline", default=math.inf)
+"""The time.monotonic() at which the caller stops waiting; whoever takes a call in sets it."""
+
+
+class Job:
+    """A unit that waits, and what became of it."""
+
+    __slots__ = ("deadline", "error", "future", "result", "since", "unit")
+
+    def __init__(self, unit: Callable[[], Any], future: "asyncio.Future[Any]") -> None:
+        self.unit, self.future = unit, future
+        self.since, self.deadline = time.monotonic(), DEADLINE.get()
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def unwanted(self) -> bool:
+        """Says whether the caller has gone or its time is over; any thread may ask."""
+        return self.future.cancelled() or time.monotonic() > self.deadline
+
+    def settle(self) -> None:
+        """Answers the caller, unless it has gone; runs on the event loop."""
+        if self.future.done():
+            return
+        if self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.result)
+
+
+def perform(unit: Callable[[], T]) -> T:
+    """Runs a unit inside the transaction that is open on this thread, its events last."""
+    once.begin()
+    event.begin()
+    result = unit()
+    event.flush()
+    return result

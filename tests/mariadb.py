@@ -1,0 +1,103 @@
+"""A MariaDB of the tests' own: its folder, port and socket are thrown away with it."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pymysql
+
+PASSWORD = "p@ss:w/rd"
+"""As awkward in a URL as a password may be."""
+QUOTED = "p%40ss%3Aw%2Frd"
+_FOLDERS = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin:/usr/libexec"
+_START_SECONDS = 60
+
+
+class MariaDB:
+    """A server that tests may stop, kill and start again."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self._folder, self.port = folder, port
+        self._process: subprocess.Popen[bytes] | None = None
+        install = _program("mariadb-install-db", "mysql_install_db")
+        command = [install, "--no-defaults", f"--datadir={folder / 'data'}", *_as_user()]
+        command += ["--auth-root-authentication-method=normal", "--skip-test-db"]
+        made = subprocess.run(command, capture_output=True, text=True, check=False)
+        if made.returncode:
+            raise RuntimeError(f"{install} failed:\n{made.stdout}{made.stderr}")
+        self.start()
+        self.run(f"CREATE USER till@'%' IDENTIFIED BY '{PASSWORD}'", "GRANT ALL ON *.* TO till@'%'")
+
+    def start(self, *options: str) -> None:
+        """Starts the server and returns once it answers."""
+        command = [_program("mariadbd", "mysqld"), "--no-defaults", *_as_user()]
+        command += [f"--datadir={self._folder / 'data'}", f"--port={self.port}"]
+        command += ["--bind-address=127.0.0.1", f"--socket={self._socket}"]
+        command += ["--innodb-buffer-pool-size=64M", "--innodb-log-file-size=32M"]
+        command += ["--innodb-flush-log-at-trx-commit=1", "--skip-name-resolve", *options]
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, start_new_session=True
+            )
+        deadline = time.monotonic() + _START_SECONDS
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"MariaDB does not start:\n{(self._folder / 'log').read_text()}")
+            time.sleep(0.02)
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """Ends the server, in order or by the signal given."""
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait()
+
+    def run(self, *statements: str) -> list[tuple[Any, ...]]:
+        """Runs statements as root and returns the rows of the last one."""
+        with closing(pymysql.connect(unix_socket=self._socket, user="root")) as connection:
+            cursor = connection.cursor()
+            for statement in statements:
+                cursor.execute(statement)
+            connection.commit()
+            return list(cursor.fetchall())
+
+    def database(self, name: str) -> str:
+        """Makes an empty database and returns its URL."""
+        self.run(f"DROP DATABASE IF EXISTS {name}", f"CREATE DATABASE {name}")
+        return f"mysql://till:{QUOTED}@127.0.0.1:{self.port}/{name}"
+
+    @property
+    def _socket(self) -> str:
+        return str(self._folder / "s")
+
+    def _answers(self) -> bool:
+        """Says whether the server answers; the socket is asked first, since PyMySQL leaks one that
+        cannot be connected.
+        """
+        with socket.socket(socket.AF_UNIX) as probe:
+            if probe.connect_ex(self._socket):
+                return False
+        try:
+            self.run("SELECT 1")
+        except pymysql.Error:
+            return False
+        return True
+
+
+def _program(*names: str) -> str:
+    for name in names:
+        if found := shutil.which(name, path=_FOLDERS):
+            return found
+    raise RuntimeError(
+        f"the tests need {names[0]}: sudo env RUNLEVEL=1 apt-get install mariadb-server"
+    )
+
+
+def _as_user() -> list[str]:
+    """MariaDB refuses to run as root unless it is told to."""
+    return ["--user=root"] if os.geteuid() == 0 else []
