@@ -1,7 +1,7 @@
 """Limits: the rows of creates written by the driver alone, without a server, on one thread.
 
     python -m bench.limits group|single DATABASE SECONDS
-    python -m bench.limits innodb HOST:PORT/DATABASE SECONDS
+    python -m bench.limits innodb URL SECONDS
 
 Prints {"calls", "seconds"}.
 """
@@ -60,13 +60,7 @@ def _sqlite(path: str) -> Callable[[list[Rows]], None]:
 
 
 def _innodb(target: str) -> Callable[[list[Rows]], None]:
-    import pymysql
-
-    where, _, name = target.partition("/")
-    host, port = where.split(":")
-    database = pymysql.connect(
-        host=host, port=int(port), user="bench", password="bench", database=name
-    )
+    database = mariadb.connect(target)
 
     def write(batch: list[Rows]) -> None:
         with database.cursor() as cursor:

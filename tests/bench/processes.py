@@ -5,8 +5,8 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +47,17 @@ def start(
 
 def popen(command: Sequence[str], cores: set[int], **options: Any) -> "subprocess.Popen[Any]":
     """Starts a program on some cores; it inherits them, so that none of its threads escapes."""
+    with on(cores):
+        return subprocess.Popen(command, **options)
+
+
+@contextmanager
+def on(cores: set[int]) -> Iterator[None]:
+    """Puts whatever is started within the block on some cores."""
     if PINNED:
         os.sched_setaffinity(0, cores)
     try:
-        return subprocess.Popen(command, **options)
+        yield
     finally:
         os.sched_setaffinity(0, CORES)
 
@@ -91,11 +98,11 @@ def family(root: int) -> list[int]:
     return found
 
 
-def is_envoy(pid: int) -> bool:
-    """Tells whether a process is Envoy's, its launcher included."""
+def is_program(pid: int, name: str) -> bool:
+    """Tells whether a process runs a program of this name, the program's launcher included."""
     with suppress(OSError):
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        return any(Path(word.decode(errors="replace")).name == "envoy" for word in words[:3])
+        return any(Path(word.decode(errors="replace")).name == name for word in words[:3])
     return False
 
 

@@ -36,7 +36,7 @@ def option_code(row: int) -> str:
 
 def till(stored: int) -> Path:
     """Returns a Till store with so many orders, made now or before."""
-    path = FOLDER / f"till-{stored}-{_version('storage/tables.py')}.db"
+    path = FOLDER / f"till-{stored}-{_version('storage/migrations')}.db"
     if not path.exists():
         _make(path, lambda partial: _fill_till(partial, stored))
     return path
@@ -117,7 +117,9 @@ def insert_text(table: str, row: dict[str, Any]) -> str:
 
 
 def _version(tables: str) -> str:
-    text = (ROOT / tables).read_bytes() + Path(__file__).read_bytes()
+    place = ROOT / tables
+    files = sorted(place.iterdir()) if place.is_dir() else [place]
+    text = b"".join(file.read_bytes() for file in (*files, Path(__file__)))
     return hashlib.sha256(text).hexdigest()[:8]
 
 
@@ -130,12 +132,12 @@ def _make(path: Path, fill: Any) -> None:
 
 
 def _fill_till(path: Path, stored: int) -> None:
-    from peewee import SqliteDatabase
+    from storage import database as databases
+    from storage import migrate
+    from storage.row import DB
 
-    from storage.tables import DB, TABLES
-
-    DB.initialize(SqliteDatabase(str(path)))
-    DB.create_tables(TABLES)
+    databases.open_database(f"sqlite:///{path}")
+    migrate.up()
     DB.close()
     tenant, seq = 1, STORES + STOCK_ROWS + 1
     with _fast(path) as database:
@@ -145,6 +147,8 @@ def _fill_till(path: Path, stored: int) -> None:
             for table in batch[0]:
                 text = insert_text(table, batch[0][table])
                 database.executemany(text, [rows[table] for rows in batch])
+        tip = {"tenant": tenant, "seq": seq + stored - 1}
+        database.execute(insert_text("event_tips", tip), tip)
 
 
 def _add_stock(database: sqlite3.Connection, tenant: int) -> None:

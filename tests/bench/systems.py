@@ -40,7 +40,11 @@ class System:
     @property
     def servers(self) -> list[int]:
         """Returns the server's processes."""
-        own = [pid for pid in processes.family(self.process.pid) if not processes.is_envoy(pid)]
+        own = [
+            pid
+            for pid in processes.family(self.process.pid)
+            if not processes.is_program(pid, "envoy")
+        ]
         return [*own, *self.behind]
 
     @property
@@ -48,7 +52,9 @@ class System:
         """Returns Envoy's processes, none where there is no Envoy on the way."""
         if self.name not in (plan.TILL_EDGE, plan.TILL_REST):
             return []
-        return [pid for pid in processes.family(self.process.pid) if processes.is_envoy(pid)]
+        return [
+            pid for pid in processes.family(self.process.pid) if processes.is_program(pid, "envoy")
+        ]
 
 
 class Systems:
@@ -94,7 +100,7 @@ class Systems:
             processes.wait_for(settings[name], process, log)
         _wait_for_text(log, "Till is ready", process)
         for pid in processes.family(process.pid):
-            if processes.is_envoy(pid):
+            if processes.is_program(pid, "envoy"):
                 processes.pin(pid, processes.OTHER_CORES)
         ways = ((plan.TILL, "GRPC"), (plan.TILL_EDGE, "EDGE_GRPC"), (plan.TILL_REST, "REST"))
         for name, way in ways:
@@ -157,12 +163,12 @@ class Systems:
 
     def _on_mariadb(self) -> Iterator[System]:
         assert self._maria is not None
-        given = {"BENCH_URL": self._maria.sqlalchemy_url("peer")}
+        url = self._maria.sqlalchemy_url("peer")
         peer = self._python_peer(
-            plan.FASTAPI_MARIADB, "fastapi_sqlalchemy:app", "uvicorn", given, None
+            plan.FASTAPI_MARIADB, "fastapi_sqlalchemy:app", "uvicorn", {"BENCH_URL": url}, None
         )
-        self._maria.fill_peer("peer", plan.STORED)
-        peer.behind = (self._maria.pid,)
+        self._maria.fill_peer(url, plan.STORED)
+        peer.behind = self._maria.processes
         yield peer
         try:
             yield self._till_on_mariadb(self._maria)
@@ -173,14 +179,14 @@ class Systems:
 
     def _till_on_mariadb(self, maria: "mariadb.MariaDB") -> System:
         settings, log = _addresses(), self._folder / "till-mariadb.log"
-        given = _settings(None, settings) | {"TILL_DATABASE": maria.till_url()}
+        given = _settings(None, settings) | {"TILL_DATABASE": maria.till_url("till")}
         process = self._start([*_till_command(), "serve"], log, given)
         processes.wait_for(settings["GRPC"], process, log)
         maria.fill_till(plan.STORED)
         found = self._system(
             plan.TILL_MARIADB, "grpc", settings["GRPC"], process, None, plan.STORED
         )
-        found.behind = (maria.pid,)
+        found.behind = maria.processes
         return found
 
     def _start(
