@@ -1,9 +1,9 @@
 """Events: one row for every committed change, in the order of commit, without gaps within a
 tenant.
 
-A unit collects its events; the engine writes them last, right before the commit. The tenant's
-tip is therefore the last lock that a transaction takes: whoever holds it waits for nobody, so the
-numbers follow the commits, and a unit that fails gives its numbers back.
+A unit collects its events; the engine writes them last, with the commit. The tenant's tip is
+therefore the last lock that a transaction takes: whoever holds it waits for nobody, so the numbers
+follow the commits, and a unit that fails gives its numbers back.
 """
 
 import json
@@ -11,7 +11,7 @@ import threading
 from typing import NamedTuple
 
 from storage import ids
-from storage.sql import Prepared, insert, param
+from storage.sql import Prepared, param, upsert
 from storage.tables import Event, EventTip
 
 
@@ -23,8 +23,10 @@ class _Waiting(NamedTuple):
 
 _unit = threading.local()
 _ADVANCE = Prepared(
-    lambda: EventTip.update(seq=EventTip.seq + param("count")).where(
-        EventTip.tenant == param("tenant")
+    lambda: upsert(
+        EventTip.insert(tenant=param("tenant"), seq=param("count")),
+        EventTip.tenant,
+        {EventTip.seq: EventTip.seq + param("count")},
     )
 )
 _WRITE = Prepared(
@@ -54,10 +56,12 @@ def begin() -> None:
     _unit.waiting = {}
 
 
-def flush() -> None:
-    """Writes what the unit collected; the engine calls it last."""
+def closing() -> list[tuple[str, list[object]]]:
+    """Returns the statements that write what the unit collected; the engine runs them last."""
+    statements = []
     for tenant, waiting in sorted(_unit.waiting.items()):
-        if not _ADVANCE.run(tenant=tenant, count=len(waiting)):
-            insert(EventTip(tenant=tenant, seq=len(waiting)))
+        statements.append(_ADVANCE.filled(tenant=tenant, count=len(waiting)))
         for later, event in zip(reversed(range(len(waiting))), waiting, strict=True):
-            _WRITE.run(tenant=tenant, later=later, now=ids.now_ms(), **event._asdict())
+            values = {**event._asdict(), "tenant": tenant, "later": later, "now": ids.now_ms()}
+            statements.append(_WRITE.filled(**values))
+    return statements

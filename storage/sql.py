@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
-from peewee import Model, Query, Value
+from peewee import Field, Model, ModelInsert, MySQLDatabase, Query, Value
 
 from storage.row import DB
 
@@ -53,13 +53,17 @@ class Prepared:
         count: int = self._execute(values).rowcount
         return count
 
-    def _execute(self, values: dict[str, object]) -> Any:
+    def filled(self, **values: object) -> tuple[str, list[object]]:
+        """Returns the text and the parameters, for who runs it later."""
         dialect = _dialect()
         if dialect not in self._texts:
             self._texts[dialect] = self._build().sql()
         text, places = self._texts[dialect]
         filled = [values[p.name] if isinstance(p, _Named) else p for p in places]
-        return DB.execute_sql(text, filled)
+        return text, filled
+
+    def _execute(self, values: dict[str, object]) -> Any:
+        return DB.execute_sql(*self.filled(**values))
 
 
 def insert(row: Model) -> None:
@@ -67,6 +71,13 @@ def insert(row: Model) -> None:
     text, names = _insert(type(row), _dialect())
     data = row.__data__
     DB.execute_sql(text, [data.get(name) for name in names])
+
+
+def upsert(row: ModelInsert, key: Field, change: dict[Field, object]) -> ModelInsert:
+    """Returns an INSERT that makes the change instead where the key is taken."""
+    if isinstance(DB.obj, MySQLDatabase):  # finds the key by itself
+        return row.on_conflict(update=change)
+    return row.on_conflict(conflict_target=[key], update=change)
 
 
 def tuples(query: Query) -> list[tuple[Any, ...]]:

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from peewee import DatabaseError, IntegrityError, SqliteDatabase
 
+from storage import event
 from storage.errors import OutcomeUnknown, Overloaded, Race
 from storage.row import DB
 from storage.unit import Job, perform
@@ -133,7 +134,7 @@ def _commit(batch: list[Job]) -> None:
         return _fail(batch, Overloaded("the database is busy"), error)
     try:
         for job in batch:
-            if not job.future.cancelled():
+            if job.wanted():
                 _run(job)
     except DatabaseError as error:  # the transaction is gone: nothing of the batch was kept
         _roll_back()
@@ -157,6 +158,8 @@ def _run(job: Job) -> None:
         DB.execute_sql("SAVEPOINT unit")
         try:
             job.result, job.error = perform(job.unit), None
+            for statement in event.closing():
+                DB.execute_sql(*statement)
         except (IntegrityError, Race) as error:
             job.error = error
         except Exception as error:

@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from storage import event, once
+from storage.errors import Overloaded
 
 T = TypeVar("T")
 
@@ -26,9 +27,13 @@ class Job:
         self.result: Any = None
         self.error: BaseException | None = None
 
-    def unwanted(self) -> bool:
-        """Says whether the caller has gone or its time is over; any thread may ask."""
-        return self.future.cancelled() or time.monotonic() > self.deadline
+    def wanted(self) -> bool:
+        """Says whether the caller is still there and has time; any thread may ask before it begins
+        the unit.
+        """
+        if time.monotonic() > self.deadline:
+            self.error = Overloaded("the caller's time was over before the write began")
+        return self.error is None and not self.future.cancelled()
 
     def settle(self) -> None:
         """Answers the caller, unless it has gone; runs on the event loop."""
@@ -41,9 +46,9 @@ class Job:
 
 
 def perform(unit: Callable[[], T]) -> T:
-    """Runs a unit inside the transaction that is open on this thread, its events last."""
+    """Runs a unit inside the transaction that is open on this thread; its events are collected for
+    event.closing().
+    """
     once.begin()
     event.begin()
-    result = unit()
-    event.flush()
-    return result
+    return unit()

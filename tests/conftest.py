@@ -136,7 +136,7 @@ class Stack:
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """Returns the rows of a query, asked of the database itself."""
-        with closing(_connect(self.url)) as connection:
+        with closing(connect(self.url)) as connection:
             cursor = connection.cursor()
             cursor.execute(query)
             return list(cursor.fetchall())
@@ -235,7 +235,7 @@ def _environment() -> dict[str, str]:
     return kept
 
 
-def _connect(url: str) -> Any:
+def connect(url: str) -> Any:
     """Returns a connection of the database's own driver, which no code of ours has set up."""
     if url.startswith("sqlite:"):
         return sqlite3.connect(f"file:{url.removeprefix('sqlite:///')}?mode=ro", uri=True)

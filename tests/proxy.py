@@ -1,0 +1,71 @@
+"""A way to the database that can be cut in the moment of a commit."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from typing import Literal
+
+Cut = Literal["before", "after"]
+
+
+class Proxy:
+    """Passes bytes on, and cuts connections that carry a COMMIT while it is told to."""
+
+    def __init__(self, port: int) -> None:
+        self._target = ("127.0.0.1", port)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._cuts: list[Cut] = []
+        self._sockets: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self, *cuts: Cut) -> None:
+        """Cuts the next commits, one each: before the server sees it, or after it was done."""
+        self._cuts = list(cuts)
+
+    def close(self) -> None:
+        """Closes everything."""
+        for one in (self._listener, *self._sockets):
+            _shut(one)
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(self._target)
+                self._sockets += [client, server]
+                for ends in ((client, server, True), (server, client, False)):
+                    threading.Thread(target=self._pump, args=ends, daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket, asking: bool) -> None:
+        with suppress(OSError):
+            while data := source.recv(1 << 16):
+                if asking and data.endswith(b"COMMIT") and self._cuts:
+                    if self._cuts.pop(0) == "after":
+                        _do_alone(data, sink, source)
+                    break
+                sink.sendall(data)
+        _shut(source)
+        _shut(sink)
+
+
+def _do_alone(data: bytes, server: socket.socket, client: socket.socket) -> None:
+    """Lets the server do it with nobody left to hear the answer."""
+    client.shutdown(socket.SHUT_RDWR)
+    server.sendall(data)
+    server.shutdown(socket.SHUT_WR)  # the server reads the commit, then the end
+    threading.Event().wait(0.2)
+
+
+def _shut(one: socket.socket) -> None:
+    with suppress(OSError):
+        one.shutdown(socket.SHUT_RDWR)
+    one.close()
+
+
+@contextmanager
+def proxied(port: int) -> Iterator[Proxy]:
+    """Gives a way to a port of this machine."""
+    with closing(Proxy(port)) as proxy:
+        yield proxy

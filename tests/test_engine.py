@@ -1,0 +1,394 @@
+"""The engine on both databases: units under a crowd, lost connections, commits of unknown end."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from conftest import connect
+from mariadb import MariaDB
+from proxy import Cut, Proxy, proxied
+
+from storage import checkout, draft_item, inventory, order, store
+from storage.checkout_request import Item, Request
+from storage.database import Options
+from storage.engine import Engine
+from storage.errors import OrderExists, OutcomeUnknown, OutOfStock, Overloaded
+from storage.once import Claim, once
+from storage.tables import DraftItem, Order, OrderItem, Product, ProductOption
+from storage.unit import DEADLINE
+
+CALLERS = 100
+DAY = "2031-05-01"
+Use = Callable[[Engine], Awaitable[None]]
+
+
+@pytest.fixture
+def url(new_url: Callable[[Path], str], tmp_path: Path) -> str:
+    """The URL of an empty database."""
+    return new_url(tmp_path)
+
+
+def using(url: str, use: Use, **options: Any) -> None:
+    """Runs a coroutine over an engine of its own."""
+
+    async def run() -> None:
+        engine = Engine(url, options=Options(**options))
+        try:
+            await use(engine)
+        finally:
+            await engine.close()
+
+    asyncio.run(run())
+
+
+def rows(url: str, query: str) -> list[tuple[Any, ...]]:
+    """Returns the rows of a query, asked of the database itself."""
+    with closing(connect(url)) as connection:
+        cursor = connection.cursor()
+        cursor.execute(query)
+        return list(cursor.fetchall())
+
+
+def claim(key: str) -> Claim:
+    """Returns the claim of a key."""
+    return Claim(1, "client", "Rpc", key, b"meaning")
+
+
+def submit(number: str, store_code: str = "s") -> bytes:
+    """Adds an order of that number and returns its id."""
+    return str(order.submit(1, store_code, number, "u", 5).order_id).encode()
+
+
+def stocked(units: int) -> tuple[str, int]:
+    """Registers an option with so many units of a day; returns its code and units."""
+    option = str(uuid4())
+    product = Product(tenant=1, product_code="", product_id=0, display_name="")
+    options = [ProductOption(tenant=1, option_code=option, option_id=0)]
+    store.create_product(product, options)
+    inventory.batch_set(1, [inventory.Setting("row", option, DAY, units, "")])
+    return option, units
+
+
+def bought(option: str, quantity: int = 1) -> Order:
+    """Creates an order of one line."""
+    new = Order(tenant=1, store="s", user_id=7)
+    line = OrderItem(quantity=quantity, option_code=option, date=DAY)
+    return order.create(new, [line])[0]
+
+
+async def outcomes(writes: list[Awaitable[Any]]) -> Counter[str]:
+    """Waits for all writes and counts their ends: `done`, or the name of what they raised."""
+    ends = await asyncio.gather(*writes, return_exceptions=True)
+    return Counter(type(end).__name__ if isinstance(end, Exception) else "done" for end in ends)
+
+
+def test_a_hundred_writes_with_one_key_do_the_work_once(url: str) -> None:
+    async def use(engine: Engine) -> None:
+        writes = [engine.write(lambda: once(claim("k"), lambda: submit("1"))) for _ in range(100)]
+        answers = await asyncio.gather(*writes)
+
+        assert len({answer for answer, _ in answers}) == 1
+        assert Counter(replayed for _, replayed in answers) == {True: 99, False: 1}
+
+    using(url, use)
+    assert rows(url, "SELECT count(*) FROM orders") == [(1,)]
+
+
+def test_the_last_unit_under_one_key_is_sold_to_every_twin_alike(url: str) -> None:
+    async def use(engine: Engine) -> None:
+        option, _ = await engine.write(lambda: stocked(1))
+
+        def buy() -> bytes:
+            return str(bought(option).order_id).encode()
+
+        ends = await outcomes([engine.write(lambda: once(claim("k"), buy)) for _ in range(CALLERS)])
+
+        assert ends == {"done": CALLERS}
+
+    using(url, use)
+
+
+def test_a_hot_row_of_600_units_sells_exactly_600(url: str) -> None:
+    async def use(engine: Engine) -> None:
+        option, units = await engine.write(lambda: stocked(600))
+
+        async def buy_until_sold_out() -> int:
+            sold = 0
+            while True:
+                try:
+                    await engine.write(lambda: bought(option))
+                    sold += 1
+                except OutOfStock:
+                    return sold
+                except Overloaded:
+                    continue
+
+        sold = await asyncio.gather(*(buy_until_sold_out() for _ in range(32)))
+
+        assert sum(sold) == units
+
+    using(url, use)
+    assert rows(url, "SELECT ordered, max_quantity FROM inventory") == [(600, 600)]
+    assert_the_book_adds_up(url)
+
+
+def assert_the_book_adds_up(url: str) -> None:
+    """Asserts that events have no gap and that each ledger row follows the one before."""
+    numbers = [seq for (seq,) in rows(url, "SELECT seq FROM events ORDER BY seq")]
+    entries = rows(
+        url, "SELECT `before`, `after` FROM inventory_ledger WHERE counter = 'ordered' ORDER BY 1"
+    )
+
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert [before for before, _ in entries] == [0, *(after for _, after in entries)][:-1]
+
+
+def test_the_maximum_may_move_while_units_are_sold(url: str) -> None:
+    async def use(engine: Engine) -> None:
+        option, _ = await engine.write(lambda: stocked(50))
+        moves = [
+            engine.write(
+                lambda n=n: inventory.batch_set(1, [inventory.Setting("r", option, DAY, n, "")])
+            )
+            for n in range(60, 80)
+        ]
+        await asyncio.gather(*moves, *(engine.write(lambda: bought(option)) for _ in range(50)))
+
+    using(url, use)
+    [(top,)] = rows(url, "SELECT max_quantity FROM inventory")
+    assert rows(url, "SELECT sum(delta) FROM inventory_ledger WHERE counter = 'max'") == [(top,)]
+
+
+def test_a_number_has_one_winner_without_a_key(url: str) -> None:
+    async def use(engine: Engine) -> None:
+        ends = await outcomes([engine.write(lambda: submit("1")) for _ in range(CALLERS)])
+
+        assert ends == {"done": 1, OrderExists.__name__: CALLERS - 1}
+
+    using(url, use)
+
+
+def test_new_stores_of_one_name_are_one_store(url: str) -> None:
+    async def use(engine: Engine) -> None:
+        await asyncio.gather(*(engine.write(lambda n=n: submit(str(n), "new")) for n in range(50)))
+
+    using(url, use)
+    assert rows(url, "SELECT count(*) FROM stores") == [(1,)]
+    assert_the_book_adds_up(url)
+
+
+def test_two_checkouts_of_one_order_see_each_other(url: str) -> None:
+    def pack(number: str, item: str) -> None:
+        asked = Item(item, item, "depot", 1, "comum")
+        checkout.record(1, Request("s", number, f"{number}-{item}", [asked]), [])
+
+    async def use(engine: Engine) -> None:
+        await engine.write(lambda: store.create(1, "s", ""))
+        await engine.write(lambda: store.create_depot(1, "s", "depot"))
+        for number in map(str, range(10)):
+            await asyncio.gather(
+                *(engine.write(lambda n=number, i=i: pack(n, str(i))) for i in range(8))
+            )
+
+    using(url, use)
+    assert rows(url, "SELECT DISTINCT status FROM orders") == [("PACKED",)]
+    assert rows(url, "SELECT count(*) FROM order_items") == [(80,)]
+    assert rows(
+        url,
+        "SELECT count(DISTINCT order_id, position) FROM order_items".replace(
+            "order_id, position", "order_id * 100 + position"
+        ),
+    ) == [(80,)]
+    assert rows(url, "SELECT count(*) FROM waves") == rows(
+        url, "SELECT count(DISTINCT wave_id) FROM order_items"
+    )
+
+
+def accept_item(draft: str, item: str) -> str:
+    """Accepts an item of a draft and returns its operation."""
+    blank = {name: "" for name in ("entity_number", "product_number", "sku", "product_name")}
+    times = {name: "" for name in ("deleted_at", "created_at", "updated_at")}
+    new = DraftItem(
+        tenant=1,
+        item=item,
+        draft=draft,
+        quantity=1,
+        is_active=True,
+        is_deleted=False,
+        idempotency_key=item,
+        **blank,
+        **times,
+    )
+    return draft_item.submit(claim(item), new)
+
+
+def test_an_item_is_in_its_drafts_order_or_is_refused(url: str) -> None:
+    async def use(engine: Engine) -> None:
+        for draft in map(str, range(12)):
+            first = await engine.write(lambda d=draft: accept_item(d, f"{d}-first"))
+            await engine.write(lambda name=first: draft_item.apply(1, name))
+
+            async def add(draft: str = draft) -> None:
+                name = await engine.write(lambda: accept_item(draft, f"{draft}-late"))
+                await engine.write(lambda: draft_item.apply(1, name))
+
+            def take(draft: str = draft) -> None:
+                order.create(Order(tenant=1, store="s", user_id=1, draft=draft), [])
+
+            await asyncio.gather(add(), engine.write(take), add())
+
+    using(url, use)
+    applied = rows(url, "SELECT count(*) FROM draft_items")
+    assert rows(url, "SELECT count(*) FROM order_items") == applied
+
+
+def test_a_customers_times_differ_under_a_crowd(url: str) -> None:
+    async def use(engine: Engine) -> None:
+        ends = await outcomes([engine.write(lambda n=n: submit(str(n))) for n in range(CALLERS)])
+        assert ends == {"done": CALLERS}
+
+    using(url, use)
+    assert rows(url, "SELECT count(DISTINCT customer_ms) FROM orders") == [(CALLERS,)]
+
+
+def test_identities_are_exact_to_the_last_space(url: str) -> None:
+    names = ["a", "A", "a ", "á", "a\u0301", "\uff41", "주문", "🛒"]
+
+    async def use(engine: Engine) -> None:
+        for name in names:
+            await engine.write(lambda name=name: submit(name, name))
+        for name in names:
+            found = await engine.read(lambda name=name: order.find(1, name, name))
+            assert found is not None
+            assert (found.store, found.order_number) == (name, name)
+
+    using(url, use)
+    assert rows(url, "SELECT count(*) FROM stores") == [(len(names),)]
+
+
+def test_a_megabyte_of_request_is_kept_whole(url: str) -> None:
+    text = "é" * 500_000
+
+    async def use(engine: Engine) -> None:
+        protocol = await engine.write(lambda: checkout.note(1, text, []))
+        kept, _ = await engine.read(lambda: checkout.get_protocol(1, protocol))
+        assert kept.request == text
+        answer = text.encode()
+        await engine.write(lambda: once(claim("large"), lambda: answer))
+        again = await engine.write(lambda: once(claim("large"), lambda: b"other"))
+        assert again == (answer, True)
+
+    using(url, use)
+
+
+def test_a_write_whose_callers_time_is_over_is_not_begun(url: str) -> None:
+    async def late(engine: Engine) -> None:
+        DEADLINE.set(time.monotonic() - 1)
+        await engine.write(lambda: submit("late"))
+
+    async def use(engine: Engine) -> None:
+        with pytest.raises(Overloaded):
+            await asyncio.create_task(late(engine))
+
+    using(url, use)
+    assert rows(url, "SELECT count(*) FROM orders") == [(0,)]
+
+
+def test_a_full_queue_refuses_before_it_begins(url: str) -> None:
+    async def run() -> None:
+        engine = Engine(url, queue_max=8, options=Options(connections=1))
+        ends = await outcomes([engine.write(lambda n=n: submit(str(n))) for n in range(CALLERS)])
+        await engine.close()
+        assert ends["done"] >= 8
+        assert ends["done"] + ends["Overloaded"] == CALLERS
+
+    asyncio.run(run())
+
+
+@contextmanager
+def through_a_proxy(mariadb: MariaDB) -> Iterator[tuple[str, str, Proxy]]:
+    """Gives the URL of an empty database, the same through a proxy, and the proxy."""
+    direct = mariadb.database(f"till_{uuid4().hex}")
+    with proxied(mariadb.port) as proxy:
+        yield direct, direct.replace(f":{mariadb.port}/", f":{proxy.port}/"), proxy
+
+
+@pytest.mark.parametrize("cuts", [("before",), ("after",), ("before", "after"), ("after", "after")])
+def test_a_keyed_commit_of_unknown_end_is_done_once(
+    mariadb: MariaDB, cuts: tuple[Cut, ...]
+) -> None:
+    async def use(engine: Engine) -> None:
+        await engine.write(lambda: submit("warm"))
+        proxy.cut(*cuts)
+        answer, _ = await engine.write(lambda: once(claim("k"), lambda: submit("1")))
+        again, replayed = await engine.write(lambda: once(claim("k"), lambda: submit("1")))
+        assert (again, replayed) == (answer, True)
+
+    with through_a_proxy(mariadb) as (direct, url, proxy):
+        using(url, use)
+        assert rows(direct, "SELECT count(*) FROM orders") == [(2,)]
+        assert_the_book_adds_up(direct)
+
+
+@pytest.mark.parametrize(("cut", "kept"), [("before", 1), ("after", 2)])
+def test_a_commit_of_unknown_end_without_a_key_is_said_to_be_unknown(
+    mariadb: MariaDB, cut: Cut, kept: int
+) -> None:
+    async def use(engine: Engine) -> None:
+        await engine.write(lambda: submit("warm"))
+        proxy.cut(cut)
+        with pytest.raises(OutcomeUnknown):
+            await engine.write(lambda: submit("1"))
+
+    with through_a_proxy(mariadb) as (direct, url, proxy):
+        using(url, use)
+        assert rows(direct, "SELECT count(*) FROM orders") == [(kept,)]
+
+
+def test_connections_killed_by_an_operator_are_replaced_unseen(mariadb: MariaDB) -> None:
+    url = mariadb.database(f"till_{uuid4().hex}")
+
+    async def use(engine: Engine) -> None:
+        for number in range(20):
+            await asyncio.gather(
+                *(
+                    engine.write(
+                        lambda n=n, number=number: once(
+                            claim(f"{number}-{n}"), lambda: submit(f"{number}-{n}")
+                        )
+                    )
+                    for n in range(4)
+                )
+            )
+            mariadb.run("KILL USER till")
+            assert len(await engine.read(lambda: order.recent(1, "s", "u"))) == min(
+                5, 4 * (number + 1)
+            )
+
+    using(url, use, connections=4)
+    assert rows(url, "SELECT count(*) FROM orders") == [(80,)]
+
+
+def test_a_lock_held_by_somebody_else_is_waited_out_or_told(mariadb: MariaDB) -> None:
+    url = mariadb.database(f"till_{uuid4().hex}")
+
+    async def use(engine: Engine) -> None:
+        await engine.write(lambda: submit("1"))
+        with closing(connect(url)) as holder:
+            holder.cursor().execute("UPDATE event_tips SET seq = seq")
+            began = asyncio.create_task(engine.write(lambda: submit("2")))
+            await asyncio.sleep(0.2)
+            holder.rollback()
+            await began
+            holder.cursor().execute("UPDATE event_tips SET seq = seq WHERE tenant = 1")
+            with pytest.raises(Overloaded):
+                await engine.write(lambda: submit("3"))
+
+    using(url, use)
+    assert rows(url, "SELECT count(*) FROM orders") == [(2,)]
