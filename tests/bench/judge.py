@@ -72,7 +72,9 @@ def percentile(samples: Samples, name: str, kind: str, which: str) -> float | No
 
 def noise(samples: Samples) -> str | None:
     """Returns why the machine was too noisy to judge, if it was."""
-    every = [sample for rounds in samples.values() for sample in rounds]
+    every = [sample for rounds in samples.values() for sample in rounds if sample["kinds"]]
+    if not every:
+        return None
     foreign = statistics.median(sample["foreign"] for sample in every)
     if foreign > FOREIGN_MAX:
         return f"something else used {foreign:.0%} of the machine (at most {FOREIGN_MAX:.0%})"

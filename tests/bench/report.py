@@ -91,7 +91,8 @@ def publish(readme: Path, results: Results) -> None:
 def in_readme(results: Results) -> list[str]:
     """Returns README's part: who is how fast, and which bars hold."""
     samples, base = results["samples"], f"{plan.TILL} mixed"
-    rows = ["| half creates, half latest five | rate | create p99 | server µs a call |"]
+    rows = [" ".join(_heading(results)), ""]
+    rows += ["| half creates, half latest five | rate | create p99 | server µs a call |"]
     rows.append("|---|--:|--:|--:|")
     names = [f"{system} mixed" for system in plan.SIDE_BY_SIDE]
     for name in sorted(filter(samples.get, names), key=lambda n: -judge.rate(samples[n])):
