@@ -8,18 +8,22 @@ MAKEFLAGS += --warn-undefined-variables --no-builtin-rules --no-print-directory
 
 PYTHON ?= python3
 ARGS ?=
+BENCH ?= full
 BIN := .venv/bin
+BENCH_BIN := .venv-bench/bin
 READY := .venv/.ready
 IMAGE := build/image.binpb
 PROTOS := protos/till/v1 $(wildcard protos/till/v1/*.proto)
 CODE := server storage tests protos/generate.py
 # RUNLEVEL=1 keeps a package from starting a service.
 APT := RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends
+# Debian's own builds of everything in tests/bench/go; nothing else is fetched.
+GO_PACKAGES := golang-go golang-google-grpc-dev golang-github-mattn-go-sqlite3-dev protoc-gen-go-1-3 gcc libc6-dev
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help
 help: ## Print this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: $(READY) ## Install everything into .venv; PYTHON=python3.12 chooses the interpreter
@@ -128,6 +132,39 @@ gateway-package:
 	@{ [ "$$(id -u)" = 0 ] && apt-get update -qq && $(APT) golang-grpc-gateway >/dev/null; } \
 		|| { echo "This check needs Debian's plugin: sudo apt-get install golang-grpc-gateway" >&2; exit 1; }
 
+.PHONY: bench
+bench: $(READY) $(BENCH_BIN)/.ready build/bench/go/.ready ## Measure Till beside its peers and limits, ten minutes; BENCH=quick: two
+	@PYTHONPATH=tests:. $(BENCH_BIN)/python -m bench $(BENCH) $(ARGS)
+
+.PHONY: bench-growth
+bench-growth: ## Measure creates and reads with up to 10^7 orders stored, half an hour
+	@$(MAKE) bench BENCH=growth
+
+$(BENCH_BIN)/.ready: tests/bench/requirements.lock
+	@echo "Setting up .venv-bench, half a minute …"
+	@$(PYTHON) -m venv .venv-bench
+	@$(BENCH_BIN)/python -m pip install -qq --require-hashes -r $<
+	@touch $@
+
+build/bench/go/.ready: $(READY) $(wildcard tests/bench/go/* tests/bench/go/*/*)
+	@{ command -v go protoc-gen-go && [ -d /usr/share/gocode/src/google.golang.org/grpc ] \
+		&& [ -d /usr/share/gocode/src/github.com/mattn/go-sqlite3 ]; } >/dev/null || $(MAKE) go-packages
+	@tests/bench/go/build.sh $(@D) $(BIN)/python
+	@touch $@
+
+.PHONY: go-packages
+go-packages:
+	@{ [ "$$(id -u)" = 0 ] && apt-get update -qq && $(APT) $(GO_PACKAGES) >/dev/null; } \
+		|| { echo "The bench needs Go: sudo apt-get install $(GO_PACKAGES)" >&2; exit 1; }
+
+.PHONY: bench-lock
+bench-lock: ## Write tests/bench/requirements.lock anew
+	@$(PYTHON) -m venv build/lock
+	@build/lock/bin/python -m pip install -qq 'uv>=0.13'
+	@build/lock/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 \
+		--no-emit-index-url --no-emit-find-links --custom-compile-command 'make bench-lock' \
+		tests/bench/requirements.in --output-file tests/bench/requirements.lock
+
 # In a venv of its own, so that a lock that cannot be installed can still be replaced.
 .PHONY: lock
 lock: ## Write requirements.lock anew, for every Python and system at once
@@ -143,5 +180,5 @@ schema: $(READY) ## Print the tables as the models say, to write a migration fro
 
 .PHONY: clean
 clean: ## Remove what can be made again; data/ stays
-	@rm -rf .venv build till.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf .venv .venv-bench build till.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find server storage tests protos generated -name __pycache__ -exec rm -rf {} +

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import contextlib
 import os
 import sys
 from argparse import ArgumentParser, Namespace
@@ -127,8 +128,20 @@ def _serve(config: Config, _: Namespace) -> None:
     from server import app, log
 
     log.configure()
+    _let_threads_finish()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(app.run(config))
+
+
+def _let_threads_finish() -> None:
+    """Keeps the server's threads from interrupting each other: gRPC's poller wakes six times a
+    call, and each time would take the core from the event loop, only to wait for its interpreter.
+
+    Threads started later inherit it. Where the system refuses, all is well but a quarter slower.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _demo(config: Config, _: Namespace) -> None:

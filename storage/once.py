@@ -13,7 +13,7 @@ from peewee import IntegrityError
 
 from storage import ids
 from storage.errors import KeyReused, Race
-from storage.sql import Prepared, across_tenants, insert, param, tuples
+from storage.sql import Prepared, across_tenants, insert_values, param, tuples
 from storage.tables import IdempotencyKey
 
 KEPT_MS = 7 * 24 * 3600 * 1000
@@ -66,7 +66,8 @@ def once(claim: Claim | None, work: Callable[[], bytes]) -> tuple[bytes, bool]:
     except IntegrityError:
         return _first_answer(claim), True
     answer = work()
-    _ANSWER.run(answer=answer, **_key(claim))
+    if answer:  # an empty one is there already
+        _ANSWER.run(answer=answer, **_key(claim))
     return answer, False
 
 
@@ -99,10 +100,12 @@ def forget_old(limit: int = 500) -> int:
 
 
 def _take(claim: Claim) -> None:
-    insert(
-        IdempotencyKey(
-            **_key(claim), fingerprint=claim.fingerprint, answer=b"", create_ms=ids.now_ms()
-        )
+    insert_values(
+        IdempotencyKey,
+        **_key(claim),
+        fingerprint=claim.fingerprint,
+        answer=b"",
+        create_ms=ids.now_ms(),
     )
 
 

@@ -4,11 +4,12 @@ Building a query costs about seventy times the work that SQLite does for it.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
 from peewee import Field, Model, ModelInsert, MySQLDatabase, Query, Value
+from peewee import __exception_wrapper__ as peewee_errors  # type: ignore[attr-defined] # untyped
 from pymysql.cursors import SSCursor
 
 from storage.row import DB
@@ -108,14 +109,31 @@ class Prepared:
         return text, filled
 
     def _execute(self, values: dict[str, object]) -> Any:
-        return DB.execute_sql(*self.filled(**values))
+        return execute(*self.filled(**values))
+
+
+def execute(text: str, values: Sequence[object] = ()) -> Any:
+    """Runs a statement on this thread's connection and returns its cursor.
+
+    Peewee's own execute_sql, less its log and hooks: half of what a statement of ours costs.
+    """
+    cursor = DB.obj.cursor()
+    with peewee_errors:
+        cursor.execute(text, values)
+    return cursor
 
 
 def insert(row: Model) -> None:
     """Inserts a row as it is; columns that were not set take their defaults."""
     text, names = _insert(type(row), _dialect())
     data = row.__data__
-    DB.execute_sql(text, [data.get(name) for name in names])
+    execute(text, [data.get(name) for name in names])
+
+
+def insert_values(model: type[Model], **values: object) -> None:
+    """Inserts a row that nobody needs as a model; every column without a default must be there."""
+    text, names = _insert(model, _dialect())
+    execute(text, [values.get(name) for name in names])
 
 
 def upsert(row: ModelInsert, key: Field, change: dict[Field, object]) -> ModelInsert:

@@ -18,7 +18,7 @@ from peewee import DatabaseError, IntegrityError, SqliteDatabase
 from storage import event
 from storage.errors import OutcomeUnknown, Overloaded, Race
 from storage.row import DB
-from storage.sql import Bound
+from storage.sql import Bound, execute
 from storage.unit import Job, perform
 
 T = TypeVar("T")
@@ -27,7 +27,7 @@ log = logging.getLogger("till.engine")
 BATCH_MAX = 256
 """Units a commit may carry."""
 LINGER_SECONDS = 0.004
-"""How long a batch may wait for as many units as the last one had."""
+"""How long a batch may wait for as many units as there are writers."""
 BACKUP_PAGES = 2000
 """Pages copied between two reports of progress."""
 TRIES_MAX = 2
@@ -127,11 +127,11 @@ class GroupCommit:
 
     def snapshot(self, query: Callable[[], T]) -> T:
         """Runs a query over one snapshot, on this thread's own connection."""
-        DB.execute_sql("BEGIN DEFERRED")
+        execute("BEGIN DEFERRED")
         try:
             return query()
         finally:
-            DB.execute_sql("COMMIT")
+            execute("COMMIT")
 
     async def close(self) -> None:
         """Commits what waits, then ends."""
@@ -141,7 +141,7 @@ class GroupCommit:
         await asyncio.to_thread(self._writer.join)
 
     def _consider(self) -> None:
-        """Hands the batch over, or lets it grow to the size of the last one for a moment."""
+        """Hands the batch over, or lets it grow for a moment while a crowd is writing."""
         if self._busy or not self._waiting:
             return
         if len(self._waiting) >= min(self._expected, BATCH_MAX):
@@ -159,7 +159,9 @@ class GroupCommit:
 
     def _committed(self, batch: list[Job]) -> None:
         self._busy = False
-        self._expected = len(batch)
+        # Whoever is answered now will soon write again: the crowd is they and those who wait. A
+        # batch as large as the last one would stay small for ever once it was small.
+        self._expected = len(batch) + len(self._waiting)
         for job in batch:
             job.settle()
         self._consider()
@@ -176,7 +178,7 @@ class GroupCommit:
 def _commit(batch: list[Job]) -> None:
     """Runs a batch in one transaction; every job then holds its result or its error."""
     try:
-        DB.execute_sql("BEGIN IMMEDIATE")
+        execute("BEGIN IMMEDIATE")
     except DatabaseError as error:
         return _fail(batch, Overloaded("the database is busy"), error)
     try:
@@ -187,7 +189,7 @@ def _commit(batch: list[Job]) -> None:
         _roll_back()
         return _fail(batch, Overloaded("the database could not write"), error)
     try:
-        DB.execute_sql("COMMIT")
+        execute("COMMIT")
     except DatabaseError as error:
         _fail(
             batch, OutcomeUnknown("the commit failed; repeat the request with the same key"), error
@@ -202,11 +204,11 @@ def _run(job: Job) -> None:
     again.
     """
     for tries in range(1, TRIES_MAX + 1):
-        DB.execute_sql("SAVEPOINT unit")
+        execute("SAVEPOINT unit")
         try:
             job.result, job.error = perform(job.unit), None
             for statement in event.closing():
-                DB.execute_sql(*statement)
+                execute(*statement)
         except (IntegrityError, Race) as error:
             job.error = error
         except Exception as error:
@@ -214,7 +216,7 @@ def _run(job: Job) -> None:
             tries = TRIES_MAX
         if job.error is not None:
             _undo(job.error)
-        DB.execute_sql("RELEASE unit")
+        execute("RELEASE unit")
         if job.error is None or tries == TRIES_MAX:
             return
 
@@ -235,4 +237,4 @@ def _fail(batch: list[Job], refusal: Exception, cause: Exception) -> None:
 
 def _roll_back() -> None:
     with suppress(DatabaseError):
-        DB.execute_sql("ROLLBACK")
+        execute("ROLLBACK")

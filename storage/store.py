@@ -27,7 +27,7 @@ def get(tenant: int, store: str) -> tuple[Store, list[str]]:
 
 def ensure(tenant: int, store: str) -> None:
     """Registers a store that an order names, unless it is."""
-    if find(tenant, store) is None:
+    if _FIND.row(tenant=tenant, store=store) is None:
         _register(Store(tenant=tenant, store=store, create_ms=ids.now_ms()))
 
 

@@ -1,0 +1,120 @@
+"""What is measured: systems, kinds of work, and how long. Times are seconds."""
+
+from dataclasses import dataclass
+
+MIXED = "create=50,recent=50"
+WORK = {
+    "mixed": MIXED,
+    "creates": "create=1",
+    "reads": "recent=1",
+    "lines": "lines=1",
+    "accepts": "accept=1",
+    "spread": "spread=1",
+    "hot": "hot=1",
+}
+"""Kinds of work, as the load's -mix. One create in fifty is sent twice, to be replayed."""
+TITLES = {
+    "mixed": "half creates, half latest five",
+    "creates": "creates only",
+    "reads": "latest five only",
+    "lines": "POST /orders, three lines of stock",
+    "accepts": "202 accepts",
+    "spread": "POST /orders, one line, 1,000 stock rows",
+    "hot": "POST /orders, one line, one stock row",
+}
+STORED = 100_000
+"""Orders in every store before anything is measured."""
+STOCK_ROWS = 1000
+CALLERS = 64
+
+
+@dataclass(frozen=True)
+class Case:
+    """One system doing one kind of work; `stored` is set where the store has another size."""
+
+    system: str
+    work: str
+    stored: int = STORED
+
+    @property
+    def name(self) -> str:
+        """Returns what the results call it."""
+        grown = f" at {self.stored:,}" if self.system == GROWN else ""
+        return f"{self.system} {self.work}{grown}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How often and how long each case is measured."""
+
+    rounds: int
+    warmup: float
+    measure: float
+    sizes: tuple[int, ...]
+    """Stored orders of the growth curve."""
+
+    def seconds(self, cases: int) -> float:
+        """Returns about how long so many cases take, with half a second to settle after each."""
+        return self.rounds * cases * (self.warmup + self.measure + 0.5)
+
+
+FULL = Plan(rounds=3, warmup=1.0, measure=3.0, sizes=(10_000, 100_000, 1_000_000))
+QUICK = Plan(rounds=2, warmup=0.5, measure=1.0, sizes=(10_000, 100_000))
+GROWTH = Plan(rounds=5, warmup=2.0, measure=5.0, sizes=(10_000, 100_000, 1_000_000, 10_000_000))
+
+TILL = "Till, gRPC"
+TILL_EDGE = "Till, gRPC through Envoy"
+TILL_REST = "Till, REST through Envoy"
+TILL_MARIADB = "Till on MariaDB, gRPC"
+FASTAPI = "FastAPI + SQLAlchemy"
+FASTAPI_PEEWEE = "FastAPI + Peewee"
+FLASK = "Flask + gunicorn"
+DJANGO = "Django REST + gunicorn"
+FASTAPI_MARIADB = "FastAPI + SQLAlchemy on MariaDB"
+GO = "Go gRPC"
+GO_GROUP = "Go gRPC, group commit"
+ECHO = "bare grpc.aio echo"
+RAW_GROUP = "raw sqlite3, 64 creates a commit"
+RAW_SINGLE = "raw sqlite3, one create a commit"
+RAW_INNODB = "raw InnoDB, one create a commit"
+GROWN = "Till, gRPC, grown"
+
+PYTHON_PEERS = (FASTAPI, FASTAPI_PEEWEE, FLASK, DJANGO)
+ON_MARIADB = (TILL_MARIADB, FASTAPI_MARIADB, RAW_INNODB)
+RAW = (RAW_GROUP, RAW_SINGLE, RAW_INNODB)
+SIDE_BY_SIDE = (
+    TILL,
+    TILL_EDGE,
+    TILL_REST,
+    *PYTHON_PEERS,
+    GO,
+    GO_GROUP,
+    ECHO,
+    TILL_MARIADB,
+    FASTAPI_MARIADB,
+)
+TILL_ONLY = ("creates", "reads", "lines", "accepts", "spread", "hot")
+
+
+def cases(mariadb: bool) -> list[Case]:
+    """Returns what every round measures, those on MariaDB only where there is one."""
+    found = [Case(system, "mixed") for system in SIDE_BY_SIDE]
+    found += [Case(TILL, work) for work in TILL_ONLY]
+    found += [Case(system, "creates") for system in RAW]
+    return [case for case in found if mariadb or case.system not in ON_MARIADB]
+
+
+def growth(sizes: tuple[int, ...]) -> list[Case]:
+    """Returns the cases of the growth curve."""
+    return [Case(GROWN, work, size) for size in sizes for work in ("creates", "reads")]
+
+
+def interleaved(cases: list[Case], rounds: int) -> list[Case]:
+    """Returns the cases round by round, each round starting elsewhere, so that what drifts or
+    warms hits all of them alike.
+    """
+    order: list[Case] = []
+    for number in range(rounds):
+        start = number * len(cases) // rounds
+        order += cases[start:] + cases[:start]
+    return order

@@ -1,0 +1,25 @@
+"""The console script, as far as it does not start a stack."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems schedule by themselves")
+def test_the_servers_threads_do_not_interrupt_each_other() -> None:
+    code = (
+        "import os, threading; from server import cli; cli._let_threads_finish();"
+        "later = threading.Thread(target=lambda: print(os.sched_getscheduler(0)));"
+        "later.start(); later.join()"
+    )
+
+    printed = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+    assert int(printed.stdout) == os.SCHED_BATCH
