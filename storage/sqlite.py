@@ -218,7 +218,9 @@ def _run(job: Job) -> None:
             _undo(job.error)
         execute("RELEASE unit")
         if job.error is None or tries == TRIES_MAX:
-            return
+            break
+    if isinstance(job.error, Race):
+        job.error = Overloaded(f"others were faster each time: {job.error}")
 
 
 def _undo(cause: BaseException) -> None:
