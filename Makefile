@@ -54,7 +54,7 @@ demo: $(READY) ## Show every documented call and its answer
 
 .PHONY: test
 test: $(READY) mariadb ## Run the tests, on SQLite and on a MariaDB of their own; ARGS="-k wave" chooses some
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 # The tests start a server of their own; the package's must not run.
 .PHONY: mariadb

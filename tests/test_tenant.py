@@ -11,7 +11,7 @@ from conftest import ROOT, Stack
 from doors import DOORS, bearer, call, files_of, token
 from examples import FIRST, invented
 
-from storage import migrate, tenant
+from storage import event, migrate, tenant
 from storage.database import open_database
 from storage.row import DB
 from storage.sql import Prepared, Unbound, across_tenants, param
@@ -140,6 +140,7 @@ def book(tmp_path: Path) -> Iterator[None]:
     """An order book that is open in this process."""
     open_database(f"sqlite:///{tmp_path / 'till.db'}")
     migrate.up()
+    event.begin()  # what is done here stands for one unit
     yield
     DB.close()
 
