@@ -56,9 +56,12 @@ class StoreServicer(StoreServiceServicer):
         """Replaces a store's checkout mapping."""
         tenant, asked = call.current().tenant, dict(request.mapping)
         mapping.check_paths(asked)
-        return _store(
-            *await self._engine.write(lambda: store.set_mapping(tenant, request.store_id, asked))
-        )
+
+        def replace() -> tuple[Store, list[str]]:
+            wire.refuse_etag(request.etag, _store(*store.get(tenant, request.store_id)).etag)
+            return store.set_mapping(tenant, request.store_id, asked)
+
+        return _store(*await self._engine.write(replace))
 
     async def CreateProduct(self, request: pb.CreateProductRequest, context: Any) -> pb.Product:
         """Registers a product and its options."""
@@ -84,13 +87,15 @@ class StoreServicer(StoreServiceServicer):
 
 
 def _store(row: Store, depots: list[str]) -> pb.Store:
-    return pb.Store(
+    found = pb.Store(
         store_id=row.store,
         display_name=row.display_name,
         depots=depots,
         checkout_mapping=json.loads(row.checkout_mapping),
         create_time=wire.timestamp(row.create_ms),
     )
+    found.etag = wire.content_etag(found)
+    return found
 
 
 def _new_option(tenant: int, asked: pb.ProductOption) -> ProductOption:
@@ -104,7 +109,7 @@ def _new_option(tenant: int, asked: pb.ProductOption) -> ProductOption:
 
 
 def _product(row: Product, options: list[ProductOption]) -> pb.Product:
-    return pb.Product(
+    found = pb.Product(
         product_code=row.product_code,
         product_id=row.product_id,
         display_name=row.display_name,
@@ -118,3 +123,5 @@ def _product(row: Product, options: list[ProductOption]) -> pb.Product:
             for option in options
         ],
     )
+    found.etag = wire.content_etag(found)
+    return found

@@ -37,7 +37,12 @@ class TenantServicer(TenantServiceServicer):
         """Tells what becomes of lines that match no stock row."""
         owner = call.current().tenant
         policy = pb.Tenant.StockPolicy.Name(request.stock_policy)
-        return _tenant(await self._engine.write(lambda: tenant.set_stock_policy(owner, policy)))
+
+        def change() -> Tenant:
+            wire.refuse_etag(request.etag, _tenant(tenant.get(owner)).etag)
+            return tenant.set_stock_policy(owner, policy)
+
+        return _tenant(await self._engine.write(change))
 
     async def CreateApiClient(
         self, request: pb.CreateApiClientRequest, context: Any
@@ -118,17 +123,19 @@ def _new_client(owner: int, asked: pb.ApiClient) -> ApiClient:
 
 
 def _tenant(row: Tenant) -> pb.Tenant:
-    return pb.Tenant(
+    found = pb.Tenant(
         tenant_id=row.tenant,
         name=row.name,
         entity_number=row.entity_number,
         create_time=wire.timestamp(row.create_ms),
         stock_policy=pb.Tenant.StockPolicy.Value(row.stock_policy),
     )
+    found.etag = wire.content_etag(found)
+    return found
 
 
 def _client(row: ApiClient) -> pb.ApiClient:
-    return pb.ApiClient(
+    found = pb.ApiClient(
         client_id=row.client_id,
         display_name=row.display_name,
         scopes=row.scopes.split(),
@@ -138,6 +145,8 @@ def _client(row: ApiClient) -> pb.ApiClient:
         revoked=row.revoke_ms is not None,
         create_time=wire.timestamp(row.create_ms),
     )
+    found.etag = wire.content_etag(found)
+    return found
 
 
 def _key(row: ApiKey) -> pb.ApiKey:

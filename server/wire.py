@@ -1,13 +1,16 @@
 """Small translations that several servicers need: times, wrappers, etags, page tokens."""
 
 import base64
+import hashlib
 import json
 from datetime import UTC, datetime
 from typing import Any
 
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from server.errors import InvalidRequest
+from storage.errors import EtagMismatch
 from storage.revision import etag as etag
 
 PAGE_SIZE = 100
@@ -32,6 +35,18 @@ def epoch_ms(name: str, value: Timestamp) -> int:
 def moment(epoch_ms: int) -> str:
     """Returns a time as RFC 3339, UTC."""
     return datetime.fromtimestamp(epoch_ms / 1000, UTC).isoformat(timespec="milliseconds")
+
+
+def content_etag(message: Message) -> str:
+    """Returns an etag for a message whose row counts no revisions: its content, hashed."""
+    content = message.SerializeToString(deterministic=True)
+    return f'"{hashlib.sha256(content).hexdigest()[:16]}"'
+
+
+def refuse_etag(seen: str, current: str) -> None:
+    """Raises EtagMismatch unless the caller has seen this etag; an empty one means any."""
+    if seen not in ("", current):
+        raise EtagMismatch(current)
 
 
 def page_token(position: Any) -> str:

@@ -4,7 +4,7 @@ import json
 import uuid
 
 from storage import event, ids
-from storage.errors import AlreadyExists, NotFound
+from storage.errors import AlreadyExists, NotFound, Race
 from storage.sql import Prepared, insert, param, tuples
 from storage.tables import Depot, Product, ProductOption, Store
 
@@ -73,9 +73,10 @@ def set_mapping(tenant: int, store: str, mapping: dict[str, str]) -> tuple[Store
     known = _known(tenant, store)
     text = json.dumps(mapping, sort_keys=True)
     if known.checkout_mapping != text:
-        Store.update(checkout_mapping=text).where(
-            (Store.tenant == tenant) & (Store.store == store)
-        ).execute()
+        owned = (Store.tenant == tenant) & (Store.store == store)
+        seen = Store.checkout_mapping == known.checkout_mapping
+        if Store.update(checkout_mapping=text).where(owned & seen).execute() != 1:
+            raise Race(f"the mapping of {store} was replaced by another")
         event.record(tenant, "store.mapping_set", store)
     return get(tenant, store)
 

@@ -7,7 +7,7 @@ import hmac
 import secrets
 
 from storage import event, ids
-from storage.errors import AlreadyExists, ClientNotUsable, NotFound
+from storage.errors import AlreadyExists, ClientNotUsable, NotFound, Race
 from storage.sql import Prepared, across_tenants, insert, param
 from storage.tables import ApiClient, ApiKey, Tenant
 
@@ -49,13 +49,21 @@ def stock_policy(tenant: int) -> str:
     return row.stock_policy if row is not None else "TRACK_WHEN_MATCHED"
 
 
-def set_stock_policy(tenant: int, policy: str) -> Tenant:
-    """Tells what becomes of a tenant's lines that match no stock row. Raises NotFound."""
+def get(tenant: int) -> Tenant:
+    """Returns a tenant. Raises NotFound."""
     row = _TENANT.one(Tenant, tenant=tenant)
     if row is None:
         raise NotFound(f"there is no tenant {tenant}")
+    return row
+
+
+def set_stock_policy(tenant: int, policy: str) -> Tenant:
+    """Tells what becomes of a tenant's lines that match no stock row. Raises NotFound."""
+    row = get(tenant)
     if row.stock_policy != policy:
-        Tenant.update(stock_policy=policy).where(Tenant.tenant == tenant).execute()
+        seen = (Tenant.tenant == tenant) & (Tenant.stock_policy == row.stock_policy)
+        if Tenant.update(stock_policy=policy).where(seen).execute() != 1:
+            raise Race(f"the policy of tenant {tenant} was set by another")
         event.record(tenant, "tenant.stock_policy_set", row.name, policy=policy)
         row.stock_policy = policy
     return row

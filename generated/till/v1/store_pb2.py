@@ -27,7 +27,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13till/v1/store.proto\x12\x07till.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x89\x02\n\x05Store\x12(\n\x08store_id\x18\x01 \x01(\tB\x16\xbaH\x13r\x11\x18\xff\x01\x32\x0c[^[:space:]]\x12\x1e\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01\x12\x0e\n\x06\x64\x65pots\x18\x03 \x03(\t\x12=\n\x10\x63heckout_mapping\x18\x04 \x03(\x0b\x32#.till.v1.Store.CheckoutMappingEntry\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a\x36\n\x14\x43heckoutMappingEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\";\n\x12\x43reateStoreRequest\x12%\n\x05store\x18\x01 \x01(\x0b\x32\x0e.till.v1.StoreB\x06\xbaH\x03\xc8\x01\x01\",\n\x0fGetStoreRequest\x12\x19\n\x08store_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\"F\n\x11ListStoresRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x12\n\npage_token\x18\x02 \x01(\t\"M\n\x12ListStoresResponse\x12\x1e\n\x06stores\x18\x01 \x03(\x0b\x32\x0e.till.v1.Store\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"G\n\x05\x44\x65pot\x12\x10\n\x08store_id\x18\x01 \x01(\t\x12,\n\x0cstorage_name\x18\x02 \x01(\tB\x16\xbaH\x13r\x11\x18\xff\x01\x32\x0c[^[:space:]]\"V\n\x12\x43reateDepotRequest\x12\x19\n\x08store_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12%\n\x05\x64\x65pot\x18\x02 \x01(\x0b\x32\x0e.till.v1.DepotB\x06\xbaH\x03\xc8\x01\x01\"\xb9\x02\n\x19SetCheckoutMappingRequest\x12\x19\n\x08store_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\xd0\x01\n\x07mapping\x18\x02 \x03(\x0b\x32/.till.v1.SetCheckoutMappingRequest.MappingEntryB\x8d\x01\xbaH\x89\x01\x9a\x01\x85\x01\"zrxR\x0borderNumberR\x0e\x65xternalNumberR\x05itemsR\x11items.orderItemIdR\x10items.itemNumberR\x11items.storageNameR\x0eitems.quantityR\nitems.type*\x07r\x05\x10\x01\x18\xf4\x03\x1a.\n\x0cMappingEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xa8\x01\n\x07Product\x12!\n\x0cproduct_code\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12$\n\nproduct_id\x18\x02 \x01(\x03\x42\x10\xbaH\r\"\x0b\x10\x80\x80\x80\x80\x80\x80\x80\x10(\x00\x12\x1e\n\x0c\x64isplay_name\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01\x12\x34\n\x07options\x18\x04 \x03(\x0b\x32\x16.till.v1.ProductOptionB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xf4\x03\"\x98\x01\n\rProductOption\x12 \n\x0boption_code\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12#\n\toption_id\x18\x02 \x01(\x03\x42\x10\xbaH\r\"\x0b\x10\x80\x80\x80\x80\x80\x80\x80\x10(\x00\x12\x15\n\x03sku\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01\x12)\n\x0fprice_option_id\x18\x04 \x01(\x03\x42\x10\xbaH\r\"\x0b\x10\x80\x80\x80\x80\x80\x80\x80\x10(\x00\"A\n\x14\x43reateProductRequest\x12)\n\x07product\x18\x01 \x01(\x0b\x32\x10.till.v1.ProductB\x06\xbaH\x03\xc8\x01\x01\"2\n\x11GetProductRequest\x12\x1d\n\x0cproduct_code\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x32\xd1\x05\n\x0cStoreService\x12X\n\x0b\x43reateStore\x12\x1b.till.v1.CreateStoreRequest\x1a\x0e.till.v1.Store\"\x1c\x90\x02\x02\x82\xd3\xe4\x93\x02\x13\"\n/v1/stores:\x05store\x12V\n\x08GetStore\x12\x18.till.v1.GetStoreRequest\x1a\x0e.till.v1.Store\" \x90\x02\x01\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/stores/{store_id}\x12\\\n\nListStores\x12\x1a.till.v1.ListStoresRequest\x1a\x1b.till.v1.ListStoresResponse\"\x15\x90\x02\x01\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/stores\x12j\n\x0b\x43reateDepot\x12\x1b.till.v1.CreateDepotRequest\x1a\x0e.till.v1.Depot\".\x90\x02\x02\x82\xd3\xe4\x93\x02%\"\x1c/v1/stores/{store_id}/depots:\x05\x64\x65pot\x12}\n\x12SetCheckoutMapping\x12\".till.v1.SetCheckoutMappingRequest\x1a\x0e.till.v1.Store\"3\x90\x02\x02\x82\xd3\xe4\x93\x02*\x1a%/v1/stores/{store_id}/checkoutMapping:\x01*\x12\x62\n\rCreateProduct\x12\x1d.till.v1.CreateProductRequest\x1a\x10.till.v1.Product\" \x90\x02\x02\x82\xd3\xe4\x93\x02\x17\"\x0c/v1/products:\x07product\x12\x62\n\nGetProduct\x12\x1a.till.v1.GetProductRequest\x1a\x10.till.v1.Product\"&\x90\x02\x01\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/products/{product_code}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13till/v1/store.proto\x12\x07till.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x97\x02\n\x05Store\x12(\n\x08store_id\x18\x01 \x01(\tB\x16\xbaH\x13r\x11\x18\xff\x01\x32\x0c[^[:space:]]\x12\x1e\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01\x12\x0e\n\x06\x64\x65pots\x18\x03 \x03(\t\x12=\n\x10\x63heckout_mapping\x18\x04 \x03(\x0b\x32#.till.v1.Store.CheckoutMappingEntry\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\x1a\x36\n\x14\x43heckoutMappingEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\";\n\x12\x43reateStoreRequest\x12%\n\x05store\x18\x01 \x01(\x0b\x32\x0e.till.v1.StoreB\x06\xbaH\x03\xc8\x01\x01\",\n\x0fGetStoreRequest\x12\x19\n\x08store_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\"F\n\x11ListStoresRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x12\n\npage_token\x18\x02 \x01(\t\"M\n\x12ListStoresResponse\x12\x1e\n\x06stores\x18\x01 \x03(\x0b\x32\x0e.till.v1.Store\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"G\n\x05\x44\x65pot\x12\x10\n\x08store_id\x18\x01 \x01(\t\x12,\n\x0cstorage_name\x18\x02 \x01(\tB\x16\xbaH\x13r\x11\x18\xff\x01\x32\x0c[^[:space:]]\"V\n\x12\x43reateDepotRequest\x12\x19\n\x08store_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12%\n\x05\x64\x65pot\x18\x02 \x01(\x0b\x32\x0e.till.v1.DepotB\x06\xbaH\x03\xc8\x01\x01\"\xc7\x02\n\x19SetCheckoutMappingRequest\x12\x19\n\x08store_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\xd0\x01\n\x07mapping\x18\x02 \x03(\x0b\x32/.till.v1.SetCheckoutMappingRequest.MappingEntryB\x8d\x01\xbaH\x89\x01\x9a\x01\x85\x01\"zrxR\x0borderNumberR\x0e\x65xternalNumberR\x05itemsR\x11items.orderItemIdR\x10items.itemNumberR\x11items.storageNameR\x0eitems.quantityR\nitems.type*\x07r\x05\x10\x01\x18\xf4\x03\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x1a.\n\x0cMappingEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb6\x01\n\x07Product\x12!\n\x0cproduct_code\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12$\n\nproduct_id\x18\x02 \x01(\x03\x42\x10\xbaH\r\"\x0b\x10\x80\x80\x80\x80\x80\x80\x80\x10(\x00\x12\x1e\n\x0c\x64isplay_name\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01\x12\x34\n\x07options\x18\x04 \x03(\x0b\x32\x16.till.v1.ProductOptionB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xf4\x03\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\"\x98\x01\n\rProductOption\x12 \n\x0boption_code\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12#\n\toption_id\x18\x02 \x01(\x03\x42\x10\xbaH\r\"\x0b\x10\x80\x80\x80\x80\x80\x80\x80\x10(\x00\x12\x15\n\x03sku\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01\x12)\n\x0fprice_option_id\x18\x04 \x01(\x03\x42\x10\xbaH\r\"\x0b\x10\x80\x80\x80\x80\x80\x80\x80\x10(\x00\"A\n\x14\x43reateProductRequest\x12)\n\x07product\x18\x01 \x01(\x0b\x32\x10.till.v1.ProductB\x06\xbaH\x03\xc8\x01\x01\"2\n\x11GetProductRequest\x12\x1d\n\x0cproduct_code\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x32\xd1\x05\n\x0cStoreService\x12X\n\x0b\x43reateStore\x12\x1b.till.v1.CreateStoreRequest\x1a\x0e.till.v1.Store\"\x1c\x90\x02\x02\x82\xd3\xe4\x93\x02\x13\"\n/v1/stores:\x05store\x12V\n\x08GetStore\x12\x18.till.v1.GetStoreRequest\x1a\x0e.till.v1.Store\" \x90\x02\x01\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/stores/{store_id}\x12\\\n\nListStores\x12\x1a.till.v1.ListStoresRequest\x1a\x1b.till.v1.ListStoresResponse\"\x15\x90\x02\x01\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/stores\x12j\n\x0b\x43reateDepot\x12\x1b.till.v1.CreateDepotRequest\x1a\x0e.till.v1.Depot\".\x90\x02\x02\x82\xd3\xe4\x93\x02%\"\x1c/v1/stores/{store_id}/depots:\x05\x64\x65pot\x12}\n\x12SetCheckoutMapping\x12\".till.v1.SetCheckoutMappingRequest\x1a\x0e.till.v1.Store\"3\x90\x02\x02\x82\xd3\xe4\x93\x02*\x1a%/v1/stores/{store_id}/checkoutMapping:\x01*\x12\x62\n\rCreateProduct\x12\x1d.till.v1.CreateProductRequest\x1a\x10.till.v1.Product\" \x90\x02\x02\x82\xd3\xe4\x93\x02\x17\"\x0c/v1/products:\x07product\x12\x62\n\nGetProduct\x12\x1a.till.v1.GetProductRequest\x1a\x10.till.v1.Product\"&\x90\x02\x01\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/products/{product_code}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -93,33 +93,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STORESERVICE'].methods_by_name['GetProduct']._loaded_options = None
   _globals['_STORESERVICE'].methods_by_name['GetProduct']._serialized_options = b'\220\002\001\202\323\344\223\002\035\022\033/v1/products/{product_code}'
   _globals['_STORE']._serialized_start=125
-  _globals['_STORE']._serialized_end=390
-  _globals['_STORE_CHECKOUTMAPPINGENTRY']._serialized_start=336
-  _globals['_STORE_CHECKOUTMAPPINGENTRY']._serialized_end=390
-  _globals['_CREATESTOREREQUEST']._serialized_start=392
-  _globals['_CREATESTOREREQUEST']._serialized_end=451
-  _globals['_GETSTOREREQUEST']._serialized_start=453
-  _globals['_GETSTOREREQUEST']._serialized_end=497
-  _globals['_LISTSTORESREQUEST']._serialized_start=499
-  _globals['_LISTSTORESREQUEST']._serialized_end=569
-  _globals['_LISTSTORESRESPONSE']._serialized_start=571
-  _globals['_LISTSTORESRESPONSE']._serialized_end=648
-  _globals['_DEPOT']._serialized_start=650
-  _globals['_DEPOT']._serialized_end=721
-  _globals['_CREATEDEPOTREQUEST']._serialized_start=723
-  _globals['_CREATEDEPOTREQUEST']._serialized_end=809
-  _globals['_SETCHECKOUTMAPPINGREQUEST']._serialized_start=812
-  _globals['_SETCHECKOUTMAPPINGREQUEST']._serialized_end=1125
-  _globals['_SETCHECKOUTMAPPINGREQUEST_MAPPINGENTRY']._serialized_start=1079
-  _globals['_SETCHECKOUTMAPPINGREQUEST_MAPPINGENTRY']._serialized_end=1125
-  _globals['_PRODUCT']._serialized_start=1128
-  _globals['_PRODUCT']._serialized_end=1296
-  _globals['_PRODUCTOPTION']._serialized_start=1299
-  _globals['_PRODUCTOPTION']._serialized_end=1451
-  _globals['_CREATEPRODUCTREQUEST']._serialized_start=1453
-  _globals['_CREATEPRODUCTREQUEST']._serialized_end=1518
-  _globals['_GETPRODUCTREQUEST']._serialized_start=1520
-  _globals['_GETPRODUCTREQUEST']._serialized_end=1570
-  _globals['_STORESERVICE']._serialized_start=1573
-  _globals['_STORESERVICE']._serialized_end=2294
+  _globals['_STORE']._serialized_end=404
+  _globals['_STORE_CHECKOUTMAPPINGENTRY']._serialized_start=350
+  _globals['_STORE_CHECKOUTMAPPINGENTRY']._serialized_end=404
+  _globals['_CREATESTOREREQUEST']._serialized_start=406
+  _globals['_CREATESTOREREQUEST']._serialized_end=465
+  _globals['_GETSTOREREQUEST']._serialized_start=467
+  _globals['_GETSTOREREQUEST']._serialized_end=511
+  _globals['_LISTSTORESREQUEST']._serialized_start=513
+  _globals['_LISTSTORESREQUEST']._serialized_end=583
+  _globals['_LISTSTORESRESPONSE']._serialized_start=585
+  _globals['_LISTSTORESRESPONSE']._serialized_end=662
+  _globals['_DEPOT']._serialized_start=664
+  _globals['_DEPOT']._serialized_end=735
+  _globals['_CREATEDEPOTREQUEST']._serialized_start=737
+  _globals['_CREATEDEPOTREQUEST']._serialized_end=823
+  _globals['_SETCHECKOUTMAPPINGREQUEST']._serialized_start=826
+  _globals['_SETCHECKOUTMAPPINGREQUEST']._serialized_end=1153
+  _globals['_SETCHECKOUTMAPPINGREQUEST_MAPPINGENTRY']._serialized_start=1107
+  _globals['_SETCHECKOUTMAPPINGREQUEST_MAPPINGENTRY']._serialized_end=1153
+  _globals['_PRODUCT']._serialized_start=1156
+  _globals['_PRODUCT']._serialized_end=1338
+  _globals['_PRODUCTOPTION']._serialized_start=1341
+  _globals['_PRODUCTOPTION']._serialized_end=1493
+  _globals['_CREATEPRODUCTREQUEST']._serialized_start=1495
+  _globals['_CREATEPRODUCTREQUEST']._serialized_end=1560
+  _globals['_GETPRODUCTREQUEST']._serialized_start=1562
+  _globals['_GETPRODUCTREQUEST']._serialized_end=1612
+  _globals['_STORESERVICE']._serialized_start=1615
+  _globals['_STORESERVICE']._serialized_end=2336
 # @@protoc_insertion_point(module_scope)

@@ -50,10 +50,13 @@ class Store(_message.Message):
     DEPOTS_FIELD_NUMBER: _builtins.int
     CHECKOUT_MAPPING_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     store_id: _builtins.str
     """The store's code, chosen by the caller."""
     display_name: _builtins.str
     """A name for people."""
+    etag: _builtins.str
+    """Changes whenever the store changes. Output only."""
     @_builtins.property
     def depots(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The names of its depots, sorted. Output only."""
@@ -74,10 +77,11 @@ class Store(_message.Message):
         depots: _abc.Iterable[_builtins.str] | None = ...,
         checkout_mapping: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkout_mapping", b"checkout_mapping", "create_time", b"create_time", "depots", b"depots", "display_name", b"display_name", "store_id", b"store_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkout_mapping", b"checkout_mapping", "create_time", b"create_time", "depots", b"depots", "display_name", b"display_name", "etag", b"etag", "store_id", b"store_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -265,8 +269,11 @@ class SetCheckoutMappingRequest(_message.Message):
 
     STORE_ID_FIELD_NUMBER: _builtins.int
     MAPPING_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     store_id: _builtins.str
     """The store."""
+    etag: _builtins.str
+    """The etag the caller has seen; empty means any."""
     @_builtins.property
     def mapping(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Target field to JSONPath (RFC 9535). Targets: `orderNumber`, `externalNumber`, `items` (the path of the
@@ -279,10 +286,11 @@ class SetCheckoutMappingRequest(_message.Message):
         *,
         store_id: _builtins.str = ...,
         mapping: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mapping", b"mapping", "store_id", b"store_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "mapping", b"mapping", "store_id", b"store_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -298,12 +306,15 @@ class Product(_message.Message):
     PRODUCT_ID_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     product_code: _builtins.str
     """The product's code, a UUID. One is made when it is empty."""
     product_id: _builtins.int
     """The product's decimal id. One is made when it is 0."""
     display_name: _builtins.str
     """A name for people."""
+    etag: _builtins.str
+    """Names this content. Output only."""
     @_builtins.property
     def options(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProductOption]:
         """What can be bought of it."""
@@ -315,10 +326,11 @@ class Product(_message.Message):
         product_id: _builtins.int = ...,
         display_name: _builtins.str = ...,
         options: _abc.Iterable[Global___ProductOption] | None = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "options", b"options", "product_code", b"product_code", "product_id", b"product_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "etag", b"etag", "options", b"options", "product_code", b"product_code", "product_id", b"product_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

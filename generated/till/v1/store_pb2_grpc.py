@@ -109,7 +109,8 @@ class StoreServiceServicer:
 
     def SetCheckoutMapping(self, request, context):
         """The SetCheckoutMapping method tells how a store's own payload becomes a standard checkout; an empty
-        mapping removes it. Errors: INVALID_ARGUMENT (unknown target, bad path); NOT_FOUND (unknown store).
+        mapping removes it. Errors: INVALID_ARGUMENT (unknown target, bad path); NOT_FOUND (unknown store);
+        ABORTED (other etag).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -47,7 +47,8 @@ class StoreServiceStub:
     """
     SetCheckoutMapping: _grpc.UnaryUnaryMultiCallable[_store_pb2.SetCheckoutMappingRequest, _store_pb2.Store]
     """The SetCheckoutMapping method tells how a store's own payload becomes a standard checkout; an empty
-    mapping removes it. Errors: INVALID_ARGUMENT (unknown target, bad path); NOT_FOUND (unknown store).
+    mapping removes it. Errors: INVALID_ARGUMENT (unknown target, bad path); NOT_FOUND (unknown store);
+    ABORTED (other etag).
     """
     CreateProduct: _grpc.UnaryUnaryMultiCallable[_store_pb2.CreateProductRequest, _store_pb2.Product]
     """The CreateProduct method registers a product and its options.
@@ -75,7 +76,8 @@ class StoreServiceAsyncStub(StoreServiceStub):
     """
     SetCheckoutMapping: _aio.UnaryUnaryMultiCallable[_store_pb2.SetCheckoutMappingRequest, _store_pb2.Store]  # type: ignore[assignment]
     """The SetCheckoutMapping method tells how a store's own payload becomes a standard checkout; an empty
-    mapping removes it. Errors: INVALID_ARGUMENT (unknown target, bad path); NOT_FOUND (unknown store).
+    mapping removes it. Errors: INVALID_ARGUMENT (unknown target, bad path); NOT_FOUND (unknown store);
+    ABORTED (other etag).
     """
     CreateProduct: _aio.UnaryUnaryMultiCallable[_store_pb2.CreateProductRequest, _store_pb2.Product]  # type: ignore[assignment]
     """The CreateProduct method registers a product and its options.
@@ -130,7 +132,8 @@ class StoreServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_store_pb2.Store, _abc.Awaitable[_store_pb2.Store]]:
         """The SetCheckoutMapping method tells how a store's own payload becomes a standard checkout; an empty
-        mapping removes it. Errors: INVALID_ARGUMENT (unknown target, bad path); NOT_FOUND (unknown store).
+        mapping removes it. Errors: INVALID_ARGUMENT (unknown target, bad path); NOT_FOUND (unknown store);
+        ABORTED (other etag).
         """
 
     @_abc_1.abstractmethod

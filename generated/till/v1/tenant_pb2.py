@@ -27,7 +27,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14till/v1/tenant.proto\x12\x07till.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9e\x02\n\x06Tenant\x12\x11\n\ttenant_id\x18\x01 \x01(\x05\x12$\n\x04name\x18\x02 \x01(\tB\x16\xbaH\x13r\x11\x18\xff\x01\x32\x0c[^[:space:]]\x12\x1f\n\rentity_number\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x0cstock_policy\x18\x05 \x01(\x0e\x32\x1b.till.v1.Tenant.StockPolicy\"V\n\x0bStockPolicy\x12\x1c\n\x18STOCK_POLICY_UNSPECIFIED\x10\x00\x12\x16\n\x12TRACK_WHEN_MATCHED\x10\x01\x12\x11\n\rREQUIRE_MATCH\x10\x02\"V\n\x15SetStockPolicyRequest\x12=\n\x0cstock_policy\x18\x01 \x01(\x0e\x32\x1b.till.v1.Tenant.StockPolicyB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\">\n\x13\x43reateTenantRequest\x12\'\n\x06tenant\x18\x01 \x01(\x0b\x32\x0f.till.v1.TenantB\x06\xbaH\x03\xc8\x01\x01\"\x14\n\x12ListTenantsRequest\"7\n\x13ListTenantsResponse\x12 \n\x07tenants\x18\x01 \x03(\x0b\x32\x0f.till.v1.Tenant\"\xb1\x02\n\tApiClient\x12\x1b\n\tclient_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\x1e\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01\x12O\n\x06scopes\x18\x03 \x03(\tB?\xbaH<\x92\x01\x39\x10\x10\"5r3R\rcustomer:readR\x0e\x63ustomer:writeR\x08operatorR\x08platform\x12\x1f\n\rdefault_store\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01\x12\x14\n\x0c\x63hannel_code\x18\x05 \x01(\t\x12\x1d\n\x04keys\x18\x06 \x03(\x0b\x32\x0f.till.v1.ApiKey\x12\x0f\n\x07revoked\x18\x07 \x01(\x08\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"I\n\x06\x41piKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"d\n\x16\x43reateApiClientRequest\x12.\n\napi_client\x18\x01 \x01(\x0b\x32\x12.till.v1.ApiClientB\x06\xbaH\x03\xc8\x01\x01\x12\x1a\n\ttenant_id\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\"K\n\x10\x41piClientWithKey\x12&\n\napi_client\x18\x01 \x01(\x0b\x32\x12.till.v1.ApiClient\x12\x0f\n\x07\x61pi_key\x18\x02 \x01(\t\"\x17\n\x15ListApiClientsRequest\"A\n\x16ListApiClientsResponse\x12\'\n\x0b\x61pi_clients\x18\x01 \x03(\x0b\x32\x12.till.v1.ApiClient\"1\n\x13RotateApiKeyRequest\x12\x1a\n\tclient_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\"J\n\x13RevokeApiKeyRequest\x12\x1a\n\tclient_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x17\n\x06key_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\"4\n\x16RevokeApiClientRequest\x12\x1a\n\tclient_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x32\xfb\x06\n\rTenantService\x12Z\n\x0c\x43reateTenant\x12\x1c.till.v1.CreateTenantRequest\x1a\x0f.till.v1.Tenant\"\x1b\x82\xd3\xe4\x93\x02\x15\"\x0b/v1/tenants:\x06tenant\x12`\n\x0bListTenants\x12\x1b.till.v1.ListTenantsRequest\x1a\x1c.till.v1.ListTenantsResponse\"\x16\x90\x02\x01\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/tenants\x12k\n\x0eSetStockPolicy\x12\x1e.till.v1.SetStockPolicyRequest\x1a\x0f.till.v1.Tenant\"(\x90\x02\x02\x82\xd3\xe4\x93\x02\x1f\"\x1a/v1/tenants:setStockPolicy:\x01*\x12h\n\x0f\x43reateApiClient\x12\x1f.till.v1.CreateApiClientRequest\x1a\x19.till.v1.ApiClientWithKey\"\x19\x82\xd3\xe4\x93\x02\x13\"\x0e/v1/apiClients:\x01*\x12l\n\x0eListApiClients\x12\x1e.till.v1.ListApiClientsRequest\x1a\x1f.till.v1.ListApiClientsResponse\"\x19\x90\x02\x01\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/apiClients\x12x\n\x0cRotateApiKey\x12\x1c.till.v1.RotateApiKeyRequest\x1a\x19.till.v1.ApiClientWithKey\"/\x82\xd3\xe4\x93\x02)\"$/v1/apiClients/{client_id}:rotateKey:\x01*\x12t\n\x0cRevokeApiKey\x12\x1c.till.v1.RevokeApiKeyRequest\x1a\x12.till.v1.ApiClient\"2\x90\x02\x02\x82\xd3\xe4\x93\x02)\"$/v1/apiClients/{client_id}:revokeKey:\x01*\x12w\n\x0fRevokeApiClient\x12\x1f.till.v1.RevokeApiClientRequest\x1a\x12.till.v1.ApiClient\"/\x90\x02\x02\x82\xd3\xe4\x93\x02&\"!/v1/apiClients/{client_id}:revoke:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14till/v1/tenant.proto\x12\x07till.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xac\x02\n\x06Tenant\x12\x11\n\ttenant_id\x18\x01 \x01(\x05\x12$\n\x04name\x18\x02 \x01(\tB\x16\xbaH\x13r\x11\x18\xff\x01\x32\x0c[^[:space:]]\x12\x1f\n\rentity_number\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x0cstock_policy\x18\x05 \x01(\x0e\x32\x1b.till.v1.Tenant.StockPolicy\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\"V\n\x0bStockPolicy\x12\x1c\n\x18STOCK_POLICY_UNSPECIFIED\x10\x00\x12\x16\n\x12TRACK_WHEN_MATCHED\x10\x01\x12\x11\n\rREQUIRE_MATCH\x10\x02\"d\n\x15SetStockPolicyRequest\x12=\n\x0cstock_policy\x18\x01 \x01(\x0e\x32\x1b.till.v1.Tenant.StockPolicyB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\">\n\x13\x43reateTenantRequest\x12\'\n\x06tenant\x18\x01 \x01(\x0b\x32\x0f.till.v1.TenantB\x06\xbaH\x03\xc8\x01\x01\"\x14\n\x12ListTenantsRequest\"7\n\x13ListTenantsResponse\x12 \n\x07tenants\x18\x01 \x03(\x0b\x32\x0f.till.v1.Tenant\"\xbf\x02\n\tApiClient\x12\x1b\n\tclient_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\x1e\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01\x12O\n\x06scopes\x18\x03 \x03(\tB?\xbaH<\x92\x01\x39\x10\x10\"5r3R\rcustomer:readR\x0e\x63ustomer:writeR\x08operatorR\x08platform\x12\x1f\n\rdefault_store\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01\x12\x14\n\x0c\x63hannel_code\x18\x05 \x01(\t\x12\x1d\n\x04keys\x18\x06 \x03(\x0b\x32\x0f.till.v1.ApiKey\x12\x0f\n\x07revoked\x18\x07 \x01(\x08\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\t \x01(\t\"I\n\x06\x41piKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"d\n\x16\x43reateApiClientRequest\x12.\n\napi_client\x18\x01 \x01(\x0b\x32\x12.till.v1.ApiClientB\x06\xbaH\x03\xc8\x01\x01\x12\x1a\n\ttenant_id\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\"K\n\x10\x41piClientWithKey\x12&\n\napi_client\x18\x01 \x01(\x0b\x32\x12.till.v1.ApiClient\x12\x0f\n\x07\x61pi_key\x18\x02 \x01(\t\"\x17\n\x15ListApiClientsRequest\"A\n\x16ListApiClientsResponse\x12\'\n\x0b\x61pi_clients\x18\x01 \x03(\x0b\x32\x12.till.v1.ApiClient\"1\n\x13RotateApiKeyRequest\x12\x1a\n\tclient_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\"J\n\x13RevokeApiKeyRequest\x12\x1a\n\tclient_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x17\n\x06key_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\"4\n\x16RevokeApiClientRequest\x12\x1a\n\tclient_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x32\xfb\x06\n\rTenantService\x12Z\n\x0c\x43reateTenant\x12\x1c.till.v1.CreateTenantRequest\x1a\x0f.till.v1.Tenant\"\x1b\x82\xd3\xe4\x93\x02\x15\"\x0b/v1/tenants:\x06tenant\x12`\n\x0bListTenants\x12\x1b.till.v1.ListTenantsRequest\x1a\x1c.till.v1.ListTenantsResponse\"\x16\x90\x02\x01\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/tenants\x12k\n\x0eSetStockPolicy\x12\x1e.till.v1.SetStockPolicyRequest\x1a\x0f.till.v1.Tenant\"(\x90\x02\x02\x82\xd3\xe4\x93\x02\x1f\"\x1a/v1/tenants:setStockPolicy:\x01*\x12h\n\x0f\x43reateApiClient\x12\x1f.till.v1.CreateApiClientRequest\x1a\x19.till.v1.ApiClientWithKey\"\x19\x82\xd3\xe4\x93\x02\x13\"\x0e/v1/apiClients:\x01*\x12l\n\x0eListApiClients\x12\x1e.till.v1.ListApiClientsRequest\x1a\x1f.till.v1.ListApiClientsResponse\"\x19\x90\x02\x01\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/apiClients\x12x\n\x0cRotateApiKey\x12\x1c.till.v1.RotateApiKeyRequest\x1a\x19.till.v1.ApiClientWithKey\"/\x82\xd3\xe4\x93\x02)\"$/v1/apiClients/{client_id}:rotateKey:\x01*\x12t\n\x0cRevokeApiKey\x12\x1c.till.v1.RevokeApiKeyRequest\x1a\x12.till.v1.ApiClient\"2\x90\x02\x02\x82\xd3\xe4\x93\x02)\"$/v1/apiClients/{client_id}:revokeKey:\x01*\x12w\n\x0fRevokeApiClient\x12\x1f.till.v1.RevokeApiClientRequest\x1a\x12.till.v1.ApiClient\"/\x90\x02\x02\x82\xd3\xe4\x93\x02&\"!/v1/apiClients/{client_id}:revoke:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -79,35 +79,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TENANTSERVICE'].methods_by_name['RevokeApiClient']._loaded_options = None
   _globals['_TENANTSERVICE'].methods_by_name['RevokeApiClient']._serialized_options = b'\220\002\002\202\323\344\223\002&\"!/v1/apiClients/{client_id}:revoke:\001*'
   _globals['_TENANT']._serialized_start=126
-  _globals['_TENANT']._serialized_end=412
-  _globals['_TENANT_STOCKPOLICY']._serialized_start=326
-  _globals['_TENANT_STOCKPOLICY']._serialized_end=412
-  _globals['_SETSTOCKPOLICYREQUEST']._serialized_start=414
-  _globals['_SETSTOCKPOLICYREQUEST']._serialized_end=500
-  _globals['_CREATETENANTREQUEST']._serialized_start=502
-  _globals['_CREATETENANTREQUEST']._serialized_end=564
-  _globals['_LISTTENANTSREQUEST']._serialized_start=566
-  _globals['_LISTTENANTSREQUEST']._serialized_end=586
-  _globals['_LISTTENANTSRESPONSE']._serialized_start=588
-  _globals['_LISTTENANTSRESPONSE']._serialized_end=643
-  _globals['_APICLIENT']._serialized_start=646
-  _globals['_APICLIENT']._serialized_end=951
-  _globals['_APIKEY']._serialized_start=953
-  _globals['_APIKEY']._serialized_end=1026
-  _globals['_CREATEAPICLIENTREQUEST']._serialized_start=1028
-  _globals['_CREATEAPICLIENTREQUEST']._serialized_end=1128
-  _globals['_APICLIENTWITHKEY']._serialized_start=1130
-  _globals['_APICLIENTWITHKEY']._serialized_end=1205
-  _globals['_LISTAPICLIENTSREQUEST']._serialized_start=1207
-  _globals['_LISTAPICLIENTSREQUEST']._serialized_end=1230
-  _globals['_LISTAPICLIENTSRESPONSE']._serialized_start=1232
-  _globals['_LISTAPICLIENTSRESPONSE']._serialized_end=1297
-  _globals['_ROTATEAPIKEYREQUEST']._serialized_start=1299
-  _globals['_ROTATEAPIKEYREQUEST']._serialized_end=1348
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1350
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1424
-  _globals['_REVOKEAPICLIENTREQUEST']._serialized_start=1426
-  _globals['_REVOKEAPICLIENTREQUEST']._serialized_end=1478
-  _globals['_TENANTSERVICE']._serialized_start=1481
-  _globals['_TENANTSERVICE']._serialized_end=2372
+  _globals['_TENANT']._serialized_end=426
+  _globals['_TENANT_STOCKPOLICY']._serialized_start=340
+  _globals['_TENANT_STOCKPOLICY']._serialized_end=426
+  _globals['_SETSTOCKPOLICYREQUEST']._serialized_start=428
+  _globals['_SETSTOCKPOLICYREQUEST']._serialized_end=528
+  _globals['_CREATETENANTREQUEST']._serialized_start=530
+  _globals['_CREATETENANTREQUEST']._serialized_end=592
+  _globals['_LISTTENANTSREQUEST']._serialized_start=594
+  _globals['_LISTTENANTSREQUEST']._serialized_end=614
+  _globals['_LISTTENANTSRESPONSE']._serialized_start=616
+  _globals['_LISTTENANTSRESPONSE']._serialized_end=671
+  _globals['_APICLIENT']._serialized_start=674
+  _globals['_APICLIENT']._serialized_end=993
+  _globals['_APIKEY']._serialized_start=995
+  _globals['_APIKEY']._serialized_end=1068
+  _globals['_CREATEAPICLIENTREQUEST']._serialized_start=1070
+  _globals['_CREATEAPICLIENTREQUEST']._serialized_end=1170
+  _globals['_APICLIENTWITHKEY']._serialized_start=1172
+  _globals['_APICLIENTWITHKEY']._serialized_end=1247
+  _globals['_LISTAPICLIENTSREQUEST']._serialized_start=1249
+  _globals['_LISTAPICLIENTSREQUEST']._serialized_end=1272
+  _globals['_LISTAPICLIENTSRESPONSE']._serialized_start=1274
+  _globals['_LISTAPICLIENTSRESPONSE']._serialized_end=1339
+  _globals['_ROTATEAPIKEYREQUEST']._serialized_start=1341
+  _globals['_ROTATEAPIKEYREQUEST']._serialized_end=1390
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1392
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1466
+  _globals['_REVOKEAPICLIENTREQUEST']._serialized_start=1468
+  _globals['_REVOKEAPICLIENTREQUEST']._serialized_end=1520
+  _globals['_TENANTSERVICE']._serialized_start=1523
+  _globals['_TENANTSERVICE']._serialized_end=2414
 # @@protoc_insertion_point(module_scope)

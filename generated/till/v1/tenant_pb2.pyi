@@ -54,6 +54,7 @@ class Tenant(_message.Message):
     ENTITY_NUMBER_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     STOCK_POLICY_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.int
     """The server's number. Output only."""
     name: _builtins.str
@@ -62,6 +63,8 @@ class Tenant(_message.Message):
     """The legal entity's number, e.g. `1001`."""
     stock_policy: Global___Tenant.StockPolicy.ValueType
     """What becomes of lines that match no stock row. Output only; see SetStockPolicy."""
+    etag: _builtins.str
+    """Changes whenever the tenant changes. Output only."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was added. Output only."""
@@ -74,10 +77,11 @@ class Tenant(_message.Message):
         entity_number: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         stock_policy: Global___Tenant.StockPolicy.ValueType = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "entity_number", b"entity_number", "name", b"name", "stock_policy", b"stock_policy", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "entity_number", b"entity_number", "etag", b"etag", "name", b"name", "stock_policy", b"stock_policy", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -90,16 +94,20 @@ class SetStockPolicyRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     STOCK_POLICY_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     stock_policy: Global___Tenant.StockPolicy.ValueType
     """The policy."""
+    etag: _builtins.str
+    """The etag the caller has seen; empty means any."""
     def __init__(
         self,
         *,
         stock_policy: Global___Tenant.StockPolicy.ValueType = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["stock_policy", b"stock_policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "stock_policy", b"stock_policy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -184,6 +192,7 @@ class ApiClient(_message.Message):
     KEYS_FIELD_NUMBER: _builtins.int
     REVOKED_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     client_id: _builtins.str
     """The OAuth client id, as access tokens carry it. One is made when it is empty."""
     display_name: _builtins.str
@@ -194,6 +203,8 @@ class ApiClient(_message.Message):
     """The word after `Channel: Code`. Output only."""
     revoked: _builtins.bool
     """Whether the client was revoked. Output only."""
+    etag: _builtins.str
+    """Changes whenever the client or its keys change. Output only."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What its tokens may be used for at most: `customer:read`, `customer:write`, `operator`, `platform`."""
@@ -217,10 +228,11 @@ class ApiClient(_message.Message):
         keys: _abc.Iterable[Global___ApiKey] | None = ...,
         revoked: _builtins.bool = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel_code", b"channel_code", "client_id", b"client_id", "create_time", b"create_time", "default_store", b"default_store", "display_name", b"display_name", "keys", b"keys", "revoked", b"revoked", "scopes", b"scopes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel_code", b"channel_code", "client_id", b"client_id", "create_time", b"create_time", "default_store", b"default_store", "display_name", b"display_name", "etag", b"etag", "keys", b"keys", "revoked", b"revoked", "scopes", b"scopes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -100,6 +100,7 @@ class TenantServiceServicer:
 
     def SetStockPolicy(self, request, context):
         """The SetStockPolicy method tells what becomes of lines that match no stock row, in the caller's tenant.
+        Errors: INVALID_ARGUMENT; ABORTED (other etag).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -42,7 +42,9 @@ class TenantServiceStub:
     ListTenants: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.ListTenantsRequest, _tenant_pb2.ListTenantsResponse]
     """The ListTenants method returns every tenant, the oldest first. Needs the scope `platform`."""
     SetStockPolicy: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.SetStockPolicyRequest, _tenant_pb2.Tenant]
-    """The SetStockPolicy method tells what becomes of lines that match no stock row, in the caller's tenant."""
+    """The SetStockPolicy method tells what becomes of lines that match no stock row, in the caller's tenant.
+    Errors: INVALID_ARGUMENT; ABORTED (other etag).
+    """
     CreateApiClient: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.CreateApiClientRequest, _tenant_pb2.ApiClientWithKey]
     """The CreateApiClient method adds a client and its first key. In another tenant than the caller's it needs the
     scope `platform`. Errors: INVALID_ARGUMENT; ALREADY_EXISTS (the client id is taken); NOT_FOUND (unknown tenant).
@@ -72,7 +74,9 @@ class TenantServiceAsyncStub(TenantServiceStub):
     ListTenants: _aio.UnaryUnaryMultiCallable[_tenant_pb2.ListTenantsRequest, _tenant_pb2.ListTenantsResponse]  # type: ignore[assignment]
     """The ListTenants method returns every tenant, the oldest first. Needs the scope `platform`."""
     SetStockPolicy: _aio.UnaryUnaryMultiCallable[_tenant_pb2.SetStockPolicyRequest, _tenant_pb2.Tenant]  # type: ignore[assignment]
-    """The SetStockPolicy method tells what becomes of lines that match no stock row, in the caller's tenant."""
+    """The SetStockPolicy method tells what becomes of lines that match no stock row, in the caller's tenant.
+    Errors: INVALID_ARGUMENT; ABORTED (other etag).
+    """
     CreateApiClient: _aio.UnaryUnaryMultiCallable[_tenant_pb2.CreateApiClientRequest, _tenant_pb2.ApiClientWithKey]  # type: ignore[assignment]
     """The CreateApiClient method adds a client and its first key. In another tenant than the caller's it needs the
     scope `platform`. Errors: INVALID_ARGUMENT; ALREADY_EXISTS (the client id is taken); NOT_FOUND (unknown tenant).
@@ -117,7 +121,9 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tenant_pb2.SetStockPolicyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tenant_pb2.Tenant, _abc.Awaitable[_tenant_pb2.Tenant]]:
-        """The SetStockPolicy method tells what becomes of lines that match no stock row, in the caller's tenant."""
+        """The SetStockPolicy method tells what becomes of lines that match no stock row, in the caller's tenant.
+        Errors: INVALID_ARGUMENT; ABORTED (other etag).
+        """
 
     @_abc_1.abstractmethod
     def CreateApiClient(
