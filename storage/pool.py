@@ -22,7 +22,13 @@ T = TypeVar("T")
 log = logging.getLogger("till.engine")
 
 RETRY_SECONDS = 1.5
-"""How long after its arrival a unit is run again; then its caller is told to come back."""
+"""How long after its arrival a unit waits for a database that is away; then its caller is told to
+come back.
+"""
+RACE_SECONDS = 5.0
+"""How long after its arrival a unit that others overtook is run again: the database is there, and
+the crowd will thin.
+"""
 PAUSE_SECONDS_MAX = 0.2
 
 
@@ -87,7 +93,6 @@ def _run(job: Job) -> Any:
     What the server refused is undone for certain. A connection lost in the commit may have carried
     it or not: run again, a claim finds its first answer; without one only the caller can tell.
     """
-    until = min(job.deadline, job.since + RETRY_SECONDS)
     tries, committing, doubt = 0, False, False
     while True:
         tries, committing = tries + 1, False
@@ -101,7 +106,8 @@ def _run(job: Job) -> Any:
             doubt = doubt or (committing and _lost(error))
             if doubt and not once.claimed():
                 raise _unknown() from error
-            if not _again(error, tries, until):
+            patience = RETRY_SECONDS if _lost(error) else RACE_SECONDS
+            if not _again(error, tries, min(job.deadline, job.since + patience)):
                 raise (_unknown() if doubt else _told(error)) from error
         except BaseException:
             _roll_back()
