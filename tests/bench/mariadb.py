@@ -42,15 +42,17 @@ class MariaDB:
     def fill_till(self, stored: int) -> None:
         """Fills Till's tables, which Till has made, as stores.till() fills them in SQLite."""
         assert self.raw is not None
-        orders = enumerate(stores.orders(stored), 1)
-        made = (stores.rows_of_create(1, number, order) for number, order in orders)
         database = connect(self.raw)
         with database.cursor() as cursor:
+            cursor.execute("SELECT seq FROM event_tips WHERE tenant = 1")
+            (tip,) = cursor.fetchone()  # the server has told of its tenant and client
+            orders = enumerate(stores.orders(stored), tip + 1)
+            made = (stores.rows_of_create(1, number, order) for number, order in orders)
             while batch := list(islice(made, BATCH)):
                 for table, row in batch[0].items():
                     values = [list(rows[table].values()) for rows in batch]
                     cursor.executemany(insert_text(table, row), values)
-            cursor.execute("INSERT INTO event_tips (tenant, seq) VALUES (1, %s)", (stored,))
+            cursor.execute("UPDATE event_tips SET seq = seq + %s WHERE tenant = 1", (stored,))
         database.commit()
         database.close()
 

@@ -20,6 +20,7 @@ FOLDER = ROOT / "build" / "bench" / "stores"
 STORES = 8
 ORDERS_A_USER = 10
 FIRST_MS = 1_700_000_000_000
+CLIENT = "local-development"
 DAY = "2030-01-01"
 SUBMIT = "SubmitStoreOrder"
 
@@ -74,7 +75,7 @@ def orders(stored: int) -> Iterator[dict[str, Any]]:
 
 def rows_of_create(tenant: int, seq: int, order: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Returns the rows that Till writes for one create, by table."""
-    order_id = order["at"] << 12
+    order_id = order["at"] - FIRST_MS + 1  # below the ids that the server makes
     data = {"store": order["store"], "number": order["order_number"]}
     return {
         "orders": {
@@ -85,7 +86,9 @@ def rows_of_create(tenant: int, seq: int, order: dict[str, Any]) -> dict[str, di
             "status": "NEW",
             "customer": order["customer"],
             "customer_ms": order["at"],
+            "client": CLIENT,
             "grand_total": order["grand_total"],
+            "item_changes": 0,
             "revision": 1,
             "create_ms": order["at"],
             "update_ms": order["at"],
@@ -100,7 +103,7 @@ def rows_of_create(tenant: int, seq: int, order: dict[str, Any]) -> dict[str, di
         },
         "idempotency_keys": {
             "tenant": tenant,
-            "client": hashlib.sha256(b"k").hexdigest()[:32],
+            "client": CLIENT,
             "rpc": SUBMIT,
             "key": order["key"],
             "fingerprint": hashlib.sha256(order["key"].encode()).digest(),
@@ -176,8 +179,10 @@ def _add_stock(database: sqlite3.Connection, tenant: int) -> None:
             max_quantity=most,
             ordered=0,
             held=0,
+            revision=1,
         )
         entry = {"before": 0, "delta": most, "after": most, "source": "set"}
+        entry |= {"actor": "", "reason": ""}
         add(
             "inventory_ledger",
             entry_id=n + 1,
