@@ -7,7 +7,7 @@ from till.v1 import store_pb2 as pb
 from till.v1.store_pb2_grpc import StoreServiceServicer
 
 from server import call, mapping, wire
-from storage import store
+from storage import revision, store
 from storage.engine import Engine
 from storage.tables import Product, ProductOption, Store
 
@@ -58,7 +58,7 @@ class StoreServicer(StoreServiceServicer):
         mapping.check_paths(asked)
 
         def replace() -> tuple[Store, list[str]]:
-            wire.refuse_etag(request.etag, _store(*store.get(tenant, request.store_id)).etag)
+            revision.check_etag(request.etag, _store(*store.get(tenant, request.store_id)).etag)
             return store.set_mapping(tenant, request.store_id, asked)
 
         return _store(*await self._engine.write(replace))

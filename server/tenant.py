@@ -8,7 +8,7 @@ from till.v1.tenant_pb2_grpc import TenantServiceServicer
 from server import call, wire
 from server.access import PLATFORM, Caller
 from server.errors import PermissionDenied
-from storage import tenant
+from storage import revision, tenant
 from storage.engine import Engine
 from storage.tables import ApiClient, ApiKey, Tenant
 
@@ -39,7 +39,7 @@ class TenantServicer(TenantServiceServicer):
         policy = pb.Tenant.StockPolicy.Name(request.stock_policy)
 
         def change() -> Tenant:
-            wire.refuse_etag(request.etag, _tenant(tenant.get(owner)).etag)
+            revision.check_etag(request.etag, _tenant(tenant.get(owner)).etag)
             return tenant.set_stock_policy(owner, policy)
 
         return _tenant(await self._engine.write(change))

@@ -10,7 +10,6 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from server.errors import InvalidRequest
-from storage.errors import EtagMismatch
 from storage.revision import etag as etag
 
 PAGE_SIZE = 100
@@ -41,12 +40,6 @@ def content_etag(message: Message) -> str:
     """Returns an etag for a message whose row counts no revisions: its content, hashed."""
     content = message.SerializeToString(deterministic=True)
     return f'"{hashlib.sha256(content).hexdigest()[:16]}"'
-
-
-def refuse_etag(seen: str, current: str) -> None:
-    """Raises EtagMismatch unless the caller has seen this etag; an empty one means any."""
-    if seen not in ("", current):
-        raise EtagMismatch(current)
 
 
 def page_token(position: Any) -> str:

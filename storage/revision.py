@@ -10,5 +10,10 @@ def etag(revision: int) -> str:
 
 def check(seen: str, revision: int) -> None:
     """Raises EtagMismatch unless the caller has seen this revision; an empty etag means any."""
-    if seen not in ("", etag(revision)):
-        raise EtagMismatch(etag(revision))
+    check_etag(seen, etag(revision))
+
+
+def check_etag(seen: str, current: str) -> None:
+    """Raises EtagMismatch unless the caller has seen this etag; an empty one means any."""
+    if seen not in ("", current):
+        raise EtagMismatch(current)
