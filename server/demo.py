@@ -101,7 +101,7 @@ DOCUMENTS = [
                 {"optionCode": OPTION, "date": "2023-03-01", "quantity": 10, "price": 19.9}
             ],
         },
-        {"idempotency-key": "550e8400-e29b-41d4-a716-446655440000"},
+        {"idempotency-key": "6f1c2a9e-3d0b-4c8e-9a57-2b1f0e4d7c31"},
     ),
     Step("3. and read again", "GET", "/orders/{orderId}"),
     Step(
