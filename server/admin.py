@@ -2,12 +2,13 @@
 not.
 """
 
+import asyncio
 from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
 
 from server import wire
-from server.access import SCOPES
+from server.access import KNOWN_SECONDS, SCOPES
 from server.config import Config
 from storage import tenant
 from storage.engine import Engine
@@ -20,7 +21,10 @@ async def run(config: Config, asked: Namespace) -> Any:
     _refuse_unknown_scopes(config, asked)
     engine = Engine(config.database, options=config.options())
     try:
-        return await engine.write(lambda: _VERBS[asked.command, asked.verb](asked))
+        done = await engine.write(lambda: _VERBS[asked.command, asked.verb](asked))
+        if asked.verb == "revoke":
+            await asyncio.sleep(KNOWN_SECONDS)
+        return done
     except Refusal as refusal:
         raise ValueError(str(refusal)) from None
     finally:

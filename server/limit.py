@@ -4,8 +4,6 @@ server.
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from server.errors import RateLimited
 from storage.errors import Overloaded
@@ -23,16 +21,15 @@ class Limits:
         self._buckets: dict[str, tuple[float, float]] = {}
         self._calls = 0
 
-    @contextmanager
-    def call(self) -> Iterator[None]:
-        """Counts a call while it runs. Raises Overloaded when there are too many."""
+    def enter(self) -> None:
+        """Counts a call in. Raises Overloaded when there are too many."""
         if self._calls >= self._calls_max:
             raise Overloaded("the server has too many calls in flight")
         self._calls += 1
-        try:
-            yield
-        finally:
-            self._calls -= 1
+
+    def leave(self) -> None:
+        """Counts a call out that was counted in."""
+        self._calls -= 1
 
     def spend(self, client: str) -> None:
         """Takes one token of a client. Raises RateLimited, saying when there will be one again."""

@@ -1,12 +1,14 @@
 """TenantService: tenants and API clients over gRPC."""
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from till.v1 import tenant_pb2 as pb
 from till.v1.tenant_pb2_grpc import TenantServiceServicer
 
 from server import call, wire
-from server.access import PLATFORM, Caller
+from server.access import KNOWN_SECONDS, PLATFORM, Caller
 from server.errors import PermissionDenied
 from storage import revision, tenant
 from storage.engine import Engine
@@ -89,7 +91,7 @@ class TenantServicer(TenantServiceServicer):
             _refuse_operator(caller, request.client_id)
             return _client(tenant.revoke_key(caller.tenant, request.client_id, request.key_id))
 
-        return await self._engine.write(revoke)
+        return await self._revoke(revoke)
 
     async def RevokeApiClient(
         self, request: pb.RevokeApiClientRequest, context: Any
@@ -101,7 +103,13 @@ class TenantServicer(TenantServiceServicer):
             _refuse_operator(caller, request.client_id)
             return _client(tenant.revoke_client(caller.tenant, request.client_id))
 
-        return await self._engine.write(revoke)
+        return await self._revoke(revoke)
+
+    async def _revoke(self, unit: Callable[[], pb.ApiClient]) -> pb.ApiClient:
+        """Answers once no server remembers who was admitted by it."""
+        revoked = await self._engine.write(unit)
+        await asyncio.sleep(KNOWN_SECONDS)
+        return revoked
 
 
 def _refuse_operator(caller: Caller, client_id: str) -> None:
