@@ -3,14 +3,13 @@ naked error.
 """
 
 import hashlib
-import random
+import itertools
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import grpc
 import structlog
@@ -35,12 +34,13 @@ log = structlog.get_logger("till.call")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
 _KEY_MAX = 255
+_PROCESS = f"{uuid.uuid4()}"[:-12]
+_calls = itertools.count(1)
 # Recorded with all of its faults at once, those of the rules among them.
 _CHECKS_ITSELF = {"/till.v1.CheckoutService/RecordCheckout"}
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """What the headers of a call say."""
 
     method: str
@@ -205,13 +205,8 @@ class _Watch:
         await _abort(self._context, self._method, failure)
 
     def _tell(self, code: str) -> None:
-        tell_call(
-            method=self._method,
-            code=code,
-            ms=round((time.perf_counter() - self._started) * 1000, 2),
-            client=self._client,
-            request_id=self._request_id,
-        )
+        spent = (time.perf_counter() - self._started) * 1000
+        tell_call(self._method, code, spent, self._client, self._request_id)
 
 
 class _Guarded(grpc.GenericRpcHandler):
@@ -246,23 +241,23 @@ def _metadata(context: Any) -> dict[str, str]:
     """Returns the headers; one that came twice is joined as HTTP says, so that nobody who reads the
     first, or the last, is told another story.
     """
+    sent = context.invocation_metadata() or ()
+    found: dict[str, str] = dict(sent)
+    return found if len(found) == len(sent) else _joined(sent)
+
+
+def _joined(sent: Iterable[tuple[str, str | bytes]]) -> dict[str, str]:
     found: dict[str, str] = {}
-    for key, value in context.invocation_metadata() or ():
+    for key, value in sent:
         if isinstance(value, str):
             found[key] = f"{found[key]},{value}" if key in found else value
     return found
 
 
 def _request_id(metadata: dict[str, str]) -> str:
-    """Returns the caller's id, if it may stand in a log line and a header, or a new one: a label,
-    no secret, so the operating system is not asked for its randomness.
-    """
+    """Returns the caller's id, if it may stand in a log line and a header, or a new one."""
     given = metadata.get("x-request-id", "")
-    return (
-        given
-        if _REQUEST_ID.fullmatch(given)
-        else str(uuid.UUID(int=random.getrandbits(128), version=4))
-    )
+    return given if _REQUEST_ID.fullmatch(given) else f"{_PROCESS}{next(_calls):012x}"
 
 
 def _address(metadata: dict[str, str]) -> str:
