@@ -63,7 +63,7 @@ class OrderServicer(OrderServiceServicer):
     ) -> pb.ListRecentUserOrdersResponse:
         """Returns a user's last five orders in one store."""
         tenant = call.current().tenant
-        recent = await self._engine.read(
+        recent = await self._engine.glance(
             lambda: order.recent(tenant, request.store_id, request.user_id)
         )
         answer = pb.ListRecentUserOrdersResponse(

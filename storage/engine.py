@@ -63,6 +63,10 @@ class Engine:
         """
         return await self.scan(query) if self._side.reads_wait else self._side.snapshot(query)
 
+    async def glance(self, query: Callable[[], T]) -> T:
+        """Runs a query of one SELECT, which is a snapshot by itself, as `read` would."""
+        return await self.scan(query) if self._side.reads_wait else query()
+
     async def scan(self, query: Callable[[], T]) -> T:
         """Runs a query that may take long over one snapshot, on a thread."""
         return await self._loop.run_in_executor(self._readers, self._side.snapshot, query)

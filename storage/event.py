@@ -6,19 +6,24 @@ therefore the last lock that a transaction takes: whoever holds it waits for nob
 follow the commits, and a unit that fails gives its numbers back.
 """
 
-import json
 import threading
 from typing import NamedTuple
+
+import orjson
 
 from storage import ids
 from storage.sql import Prepared, param, upsert
 from storage.tables import Event, EventTip
 
 
-class _Waiting(NamedTuple):
+class Waiting(NamedTuple):
+    """An event that has no number yet."""
+
+    tenant: int
     kind: str
     subject: str
     data: str
+    now: int
 
 
 _unit = threading.local()
@@ -46,22 +51,31 @@ _WRITE = Prepared(
 
 def record(tenant: int, kind: str, subject: str, **data: object) -> None:
     """Says that a unit changed something; the row is part of the unit's own transaction."""
-    waiting: dict[int, list[_Waiting]] = _unit.waiting
-    text = json.dumps(data, separators=(",", ":"))
-    waiting.setdefault(tenant, []).append(_Waiting(kind, subject, text))
+    text = orjson.dumps(data).decode()
+    _unit.waiting.append(Waiting(tenant, kind, subject, text, ids.now_ms()))
 
 
 def begin() -> None:
     """Forgets what an earlier attempt on this thread collected; the engine calls it first."""
-    _unit.waiting = {}
+    _unit.waiting = []
 
 
-def closing() -> list[tuple[str, list[object]]]:
-    """Returns the statements that write what the unit collected; the engine runs them last."""
-    statements = []
-    for tenant, waiting in sorted(_unit.waiting.items()):
-        statements.append(_ADVANCE.filled(tenant=tenant, count=len(waiting)))
-        for later, event in zip(reversed(range(len(waiting))), waiting, strict=True):
-            values = {**event._asdict(), "tenant": tenant, "later": later, "now": ids.now_ms()}
-            statements.append(_WRITE.filled(**values))
-    return statements
+def collected() -> list[Waiting]:
+    """Returns what the unit on this thread has recorded."""
+    waiting: list[Waiting] = _unit.waiting
+    return waiting
+
+
+def closing(events: list[Waiting]) -> list[tuple[str, list[list[object]]]]:
+    """Returns the statements that number and write the events of a transaction, each with its rows
+    of parameters; the engine runs them last.
+    """
+    advances, writes = [], []
+    for tenant in sorted({event.tenant for event in events}):
+        own = [event for event in events if event.tenant == tenant]
+        advances.append(_ADVANCE.values(tenant=tenant, count=len(own)))
+        writes += [
+            _WRITE.values(later=len(own) - place, **event._asdict())
+            for place, event in enumerate(own, 1)
+        ]
+    return [(_ADVANCE.text, advances), (_WRITE.text, writes)] if events else []

@@ -2,6 +2,8 @@
 and number.
 """
 
+from peewee import IntegrityError
+
 from storage import draft_item, event, hold, ids, inventory, store, tenant
 from storage.errors import InvalidField, NoOrders, NoStockRow, NotFound, OrderExists, Race
 from storage.money import LIMIT
@@ -89,8 +91,6 @@ def create(
 
 def submit(tenant: int, store_code: str, number: str, customer: str, grand_total: int) -> Order:
     """Adds an order under the store's own number. Raises OrderExists when the number is taken."""
-    if find(tenant, store_code, number) is not None:
-        raise OrderExists("The conditional request failed")
     order = Order(
         tenant=tenant,
         order_id=ids.new_id(),
@@ -99,7 +99,12 @@ def submit(tenant: int, store_code: str, number: str, customer: str, grand_total
         customer=customer,
         grand_total=grand_total,
     )
-    add(order)
+    try:
+        add(order)
+    except IntegrityError:
+        if find(tenant, store_code, number) is None:
+            raise  # the id was taken, or the store: another try will do
+        raise OrderExists("The conditional request failed") from None
     return order
 
 

@@ -118,7 +118,8 @@ def _commit() -> None:
     """Writes the unit's events and commits in one round trip, so that the tenant's tip is locked
     for no longer than the server needs; a statement that fails keeps the rest from running.
     """
-    closing = [*event.closing(), ("COMMIT", [])]
+    numbered = event.closing(event.collected())
+    closing = [(text, row) for text, rows in numbered for row in rows] + [("COMMIT", [])]
     cursor = DB.execute_sql(
         "; ".join(text for text, _ in closing), [value for _, values in closing for value in values]
     )

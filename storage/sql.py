@@ -72,7 +72,7 @@ class Prepared:
 
     def __init__(self, build: Callable[[], Query]) -> None:
         self._build = build
-        self._texts: dict[str, tuple[str, list[object]]] = {}
+        self._texts: dict[type[object], tuple[str, list[object]]] = {}
 
     def rows(self, **values: object) -> list[tuple[Any, ...]]:
         """Runs a SELECT and returns its rows."""
@@ -97,19 +97,26 @@ class Prepared:
         count: int = self._execute(values).rowcount
         return count
 
-    def filled(self, **values: object) -> tuple[str, list[object]]:
-        """Returns the text and the parameters, for who runs it later."""
-        dialect = _dialect()
-        if dialect not in self._texts:
+    @property
+    def text(self) -> str:
+        """The query in the words of the database that is open."""
+        return self._made()[0]
+
+    def values(self, **values: object) -> list[object]:
+        """Returns the parameters of the text, for who runs it later."""
+        return [values[p.name] if isinstance(p, _Named) else p for p in self._made()[1]]
+
+    def _made(self) -> tuple[str, list[object]]:
+        made = self._texts.get(type(DB.obj))
+        if made is None:
             query = self._build()
-            self._texts[dialect] = query.sql()
-            refuse_unbound(query, self._texts[dialect][0])
-        text, places = self._texts[dialect]
-        filled = [values[p.name] if isinstance(p, _Named) else p for p in places]
-        return text, filled
+            made = self._texts[type(DB.obj)] = query.sql()
+            refuse_unbound(query, made[0])
+        return made
 
     def _execute(self, values: dict[str, object]) -> Any:
-        return execute(*self.filled(**values))
+        text, places = self._made()
+        return execute(text, [values[p.name] if type(p) is _Named else p for p in places])
 
 
 def execute(text: str, values: Sequence[object] = ()) -> Any:
@@ -118,22 +125,22 @@ def execute(text: str, values: Sequence[object] = ()) -> Any:
     Peewee's own execute_sql, less its log and hooks: half of what a statement of ours costs.
     """
     cursor = DB.obj.cursor()
-    with peewee_errors:
+    try:
         cursor.execute(text, values)
+    except Exception:
+        with peewee_errors:
+            raise
     return cursor
 
 
 def insert(row: Model) -> None:
     """Inserts a row as it is; columns that were not set take their defaults."""
-    text, names = _insert(type(row), _dialect())
-    data = row.__data__
-    execute(text, [data.get(name) for name in names])
+    _insert(type(row), row.__data__)
 
 
 def insert_values(model: type[Model], **values: object) -> None:
     """Inserts a row that nobody needs as a model; every column without a default must be there."""
-    text, names = _insert(model, _dialect())
-    execute(text, [values.get(name) for name in names])
+    _insert(model, values)
 
 
 def upsert(row: ModelInsert, key: Field, change: dict[Field, object]) -> ModelInsert:
@@ -166,17 +173,15 @@ def as_model(model: type[M], row: tuple[Any, ...]) -> M:
     return model(**dict(zip(_names(model), row, strict=True)))
 
 
-def _dialect() -> str:
-    return type(DB.obj).__name__
-
-
 @cache
 def _names(model: type[Model]) -> list[str]:
     return [field.name for field in model._meta.sorted_fields]
 
 
 @cache
-def _insert(model: type[Model], dialect: str) -> tuple[str, list[str]]:
-    fields = model._meta.sorted_fields
-    text, _ = model.insert({field: param(field.name) for field in fields}).sql()
-    return text, _names(model)
+def _insertion(model: type[Model]) -> Prepared:
+    return Prepared(lambda: model.insert({f: param(f.name) for f in model._meta.sorted_fields}))
+
+
+def _insert(model: type[Model], values: dict[str, Any]) -> None:
+    execute(_insertion(model).text, [values.get(name) for name in _names(model)])

@@ -19,13 +19,14 @@ DEADLINE: ContextVar[float] = ContextVar("deadline", default=math.inf)
 class Job:
     """A unit that waits, and what became of it."""
 
-    __slots__ = ("deadline", "error", "future", "result", "since", "unit")
+    __slots__ = ("deadline", "error", "events", "future", "result", "since", "unit")
 
     def __init__(self, unit: Callable[[], Any], future: "asyncio.Future[Any]") -> None:
         self.unit, self.future = unit, future
         self.since, self.deadline = time.monotonic(), DEADLINE.get()
         self.result: Any = None
         self.error: BaseException | None = None
+        self.events: list[event.Waiting] = []
 
     def wanted(self) -> bool:
         """Says whether the caller is still there and has time; any thread may ask before it begins
@@ -46,8 +47,8 @@ class Job:
 
 
 def perform(unit: Callable[[], T]) -> T:
-    """Runs a unit inside the transaction that is open on this thread; its events are collected for
-    event.closing().
+    """Runs a unit inside the transaction that is open on this thread; its events are found in
+    event.collected().
     """
     once.begin()
     event.begin()

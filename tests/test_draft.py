@@ -46,8 +46,8 @@ def accept(item: str, quantity: int, key: str = "") -> str:
 
 def events() -> list[str]:
     """Returns the kinds of all events, in their order."""
-    for statement in event.closing():
-        DB.execute_sql(*statement)
+    for text, rows in event.closing(event.collected()):
+        DB.cursor().executemany(text, rows)
     event.begin()
     return [row.kind for row in Event.select().where(Event.tenant == TENANT)]
 
