@@ -36,7 +36,6 @@ PRAGMAS = {
     "journal_mode": "wal",
     "synchronous": 2,  # FULL: a commit is on disk before it returns
     "cache_size": -65536,  # 64 MiB
-    "mmap_size": 268_435_456,
     "wal_autocheckpoint": 4000,
     "busy_timeout": 5000,
 }
