@@ -26,6 +26,8 @@ LOCK_WAIT_SECONDS = 1
 ANSWER_SECONDS = 10
 """How long the database may take for one statement before the connection counts as lost."""
 DUPLICATE = 1062
+BROKEN_CHECK = {3819, 4025}
+"""MySQL's code and MariaDB's."""
 BEATEN = {1020, 1205, 1213}
 """Changed since read, lock wait over, deadlock or certification: the transaction is undone."""
 LOST = {0, 1040, 1047, 1053, 1290, 1317, 1927, 2002, 2003, 2006, 2013, 2014, 2055}

@@ -5,12 +5,11 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from conftest import connect
+from databases import connect, rows
 from mariadb import MariaDB
 from proxy import Cut, Proxy, proxied
 
@@ -28,12 +27,6 @@ DAY = "2031-05-01"
 Use = Callable[[Engine], Awaitable[None]]
 
 
-@pytest.fixture
-def url(new_url: Callable[[Path], str], tmp_path: Path) -> str:
-    """The URL of an empty database."""
-    return new_url(tmp_path)
-
-
 def using(url: str, use: Use, **options: Any) -> None:
     """Runs a coroutine over an engine of its own."""
 
@@ -45,14 +38,6 @@ def using(url: str, use: Use, **options: Any) -> None:
             await engine.close()
 
     asyncio.run(run())
-
-
-def rows(url: str, query: str) -> list[tuple[Any, ...]]:
-    """Returns the rows of a query, asked of the database itself."""
-    with closing(connect(url)) as connection:
-        cursor = connection.cursor()
-        cursor.execute(query)
-        return list(cursor.fetchall())
 
 
 def claim(key: str) -> Claim:
