@@ -1,5 +1,5 @@
 """SQLite's side of the engine when the file fails it: less durable than promised, locked, full, or
-gone. How a server fails is told in test_units.py.
+gone. How a server fails is told in test_connections.py.
 """
 
 import resource
