@@ -117,15 +117,10 @@ def _run(job: Job) -> Any:
 
 
 def _commit() -> None:
-    """Writes the unit's events and commits in one round trip, so that the tenant's tip is locked
-    for no longer than the server needs; a statement that fails keeps the rest from running.
+    """Writes the unit's events and commits, in one round trip where that is possible, so that the
+    tenant's tip is locked for no longer than the server needs.
     """
-    closing = [*event.closing(), ("COMMIT", [])]
-    cursor = DB.execute_sql(
-        "; ".join(text for text, _ in closing), [value for _, values in closing for value in values]
-    )
-    while cursor.nextset():
-        pass
+    mysql.run_all([*event.closing(), ("COMMIT", [])])
 
 
 def _again(error: Exception, tries: int, until: float) -> bool:
