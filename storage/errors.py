@@ -1,6 +1,6 @@
 """What the store refuses, one class a reason. Whoever raises one of these has changed nothing."""
 
-from peewee import InterfaceError, InternalError, OperationalError
+from peewee import InterfaceError, InternalError, OperationalError, ProgrammingError
 
 
 class Refusal(Exception):
@@ -92,5 +92,7 @@ class OutcomeUnknown(Refusal):
     """The database failed in the moment of the commit; only reading again can tell what it kept."""
 
 
-PASSING = (Refusal, InterfaceError, InternalError, OperationalError)
-"""What a later try may not meet again: the store's answers, and a database that fails."""
+PASSING = (Refusal, InterfaceError, InternalError, OperationalError, ProgrammingError)
+"""What a later try may not meet again: the store's answers, and a database that fails. PyMySQL
+calls a missing table, which SQLite counts among the failures, a programming error.
+"""

@@ -26,6 +26,8 @@ LOCK_WAIT_SECONDS = 1
 ANSWER_SECONDS = 10
 """How long the database may take for one statement before the connection counts as lost."""
 DUPLICATE = 1062
+BROKEN_CHECK = {3819, 4025}
+"""MySQL's code and MariaDB's."""
 BEATEN = {1020, 1205, 1213}
 """Changed since read, lock wait over, deadlock or certification: the transaction is undone."""
 LOST = {0, 1040, 1047, 1053, 1290, 1317, 1927, 2002, 2003, 2006, 2013, 2014, 2055}
@@ -78,6 +80,11 @@ class Database(Bound, MySQLDatabase):
     and with every query bound to a tenant.
     """
 
+    takes_several = False
+    """Whether the server runs several statements that come in one packet. TiDB refuses unless it is
+    told to, and so do older versions of Vitess.
+    """
+
     def _connect(self) -> Any:
         seconds = getattr(_session, "answer_seconds", ANSWER_SECONDS)
         connection = pymysql.connect(
@@ -112,7 +119,7 @@ def open_mysql(server: Server, *, relaxed: bool = False) -> None:
         ssl=server.tls,
         ssl_disabled=server.tls is None,  # PyMySQL's unasked attempt costs 50 ms and checks no name
         connect_timeout=CONNECT_SECONDS,
-        # An UPDATE counts the rows it finds, as SQLite's does; events travel with their commit.
+        # An UPDATE counts the rows it finds, as SQLite's does; events may travel with their commit.
         client_flag=CLIENT.FOUND_ROWS | CLIENT.MULTI_STATEMENTS,
     )
     DB.initialize(database)
@@ -121,6 +128,7 @@ def open_mysql(server: Server, *, relaxed: bool = False) -> None:
     except DatabaseError as error:
         told = str(error.args[-1]) if error.args else "no reason given"
         raise RuntimeError(f"no database at {server.host}:{server.port}: {told}") from error
+    database.takes_several = _takes_several()
     if weakness := _weakness():
         if not relaxed:
             raise RuntimeError(f"{weakness}; TILL_DURABILITY=relaxed accepts that")
@@ -137,6 +145,31 @@ def _weakness() -> str:
     if int(binlog) and int(sync) != 1:
         return f"the database gives sync_binlog={sync}; Till needs 1"
     return ""
+
+
+def run_all(statements: list[tuple[str, list[object]]]) -> None:
+    """Runs statements in their order, in one round trip where the server takes several at once; one
+    that fails keeps the rest from running.
+    """
+    if not DB.obj.takes_several:
+        for text, values in statements:
+            DB.execute_sql(text, values)
+        return
+    together = "; ".join(text for text, _ in statements)
+    cursor = DB.execute_sql(together, [value for _, values in statements for value in values])
+    while cursor.nextset():
+        pass
+
+
+def _takes_several() -> bool:
+    """Asks the server two things at once, and says whether it answered both."""
+    try:
+        cursor = DB.execute_sql("SELECT 1; SELECT 2")
+        return bool(cursor.fetchone() == (1,) and cursor.nextset() and cursor.fetchone() == (2,))
+    except ERRORS as error:
+        if error.args and error.args[0] in LOST:
+            raise
+        return False
 
 
 def read_one_snapshot() -> None:

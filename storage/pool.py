@@ -12,9 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from peewee import IntegrityError
+
 from storage import event, mysql, once
 from storage.errors import OutcomeUnknown, Overloaded, Race
-from storage.mysql import BEATEN, DUPLICATE, ERRORS, LOST
+from storage.mysql import BEATEN, BROKEN_CHECK, DUPLICATE, ERRORS, LOST
 from storage.row import DB
 from storage.unit import Job, perform
 
@@ -115,16 +117,11 @@ def _run(job: Job) -> Any:
 
 
 def _commit() -> None:
-    """Writes the unit's events and commits in one round trip, so that the tenant's tip is locked
-    for no longer than the server needs; a statement that fails keeps the rest from running.
+    """Writes the unit's events and commits, in one round trip where that is possible, so that the
+    tenant's tip is locked for no longer than the server needs.
     """
     numbered = event.closing(event.collected())
-    closing = [(text, row) for text, rows in numbered for row in rows] + [("COMMIT", [])]
-    cursor = DB.execute_sql(
-        "; ".join(text for text, _ in closing), [value for _, values in closing for value in values]
-    )
-    while cursor.nextset():
-        pass
+    mysql.run_all([*((text, row) for text, rows in numbered for row in rows), ("COMMIT", [])])
 
 
 def _again(error: Exception, tries: int, until: float) -> bool:
@@ -143,8 +140,12 @@ def _pause(tries: int, until: float) -> bool:
 
 def _told(error: Exception) -> Exception:
     """Returns what to tell of an error once there is no time for another run."""
+    if _code(error) in BROKEN_CHECK:  # PyMySQL calls it operational, as if it could pass
+        return IntegrityError(*error.args)
     if not _mendable(error):
         return error
+    if isinstance(error, Race):
+        return Overloaded(f"others were faster each time: {error}")
     log.warning("gave up: %s", error)
     return Overloaded("the database is busy or away")
 

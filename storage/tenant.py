@@ -23,6 +23,13 @@ _KEY = Prepared(lambda: across_tenants(ApiKey.select().where(ApiKey.key_id == pa
 _CLIENT = Prepared(
     lambda: across_tenants(ApiClient.select().where(ApiClient.client_id == param("client_id")))
 )
+_MEET = Prepared(
+    lambda: ApiClient.update(revoke_ms=None).where(
+        (ApiClient.tenant == param("tenant"))
+        & (ApiClient.client_id == param("client_id"))
+        & ApiClient.revoke_ms.is_null()
+    )
+)
 
 
 def create(name: str, entity_number: str) -> Tenant:
@@ -111,6 +118,7 @@ def rotate_key(tenant: int, client_id: str) -> tuple[ApiClient, str]:
     client = get_client(tenant, client_id)
     if client.revoke_ms is not None:
         raise ClientNotUsable(f"client {client_id} is revoked")
+    _meet(client)
     if len(valid_keys(client)) >= VALID_KEYS_MAX:
         raise ClientNotUsable(
             f"client {client_id} has {VALID_KEYS_MAX} valid keys; revoke one first"
@@ -183,6 +191,18 @@ def client_of_key(key: str) -> ApiClient | None:
 def new_key() -> str:
     """Returns a key that was never used."""
     return f"till_{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}"
+
+
+def _meet(client: ApiClient) -> None:
+    """Makes those who give a client a key wait for each other, so that each counts what the last
+    one left.
+
+    The row does not change: it is locked until the commit. Two nodes of a cluster that lock it at
+    once meet at the tenant's tip, which every unit with an event moves. Raises Race when the client
+    was revoked meanwhile.
+    """
+    if _MEET.run(tenant=client.tenant, client_id=client.client_id) != 1:
+        raise Race(f"client {client.client_id} was revoked by another")
 
 
 def _add_key(client: ApiClient, key: str) -> str:

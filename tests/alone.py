@@ -17,10 +17,10 @@ from invariants import assert_invariants
 class Alone:
     """A server process over a database, and stubs for it."""
 
-    def __init__(self, database: Path, log: Path, **settings: str) -> None:
-        self.database, self._log = database, log
+    def __init__(self, url: str, log: Path, **settings: str) -> None:
+        self.url, self._log = url, log
         (port,) = free_ports(1)
-        given = {"database": f"sqlite:///{database}", "grpc_address": f"127.0.0.1:{port}"}
+        given = {"database": url, "grpc_address": f"127.0.0.1:{port}"}
         told = {f"TILL_{name.upper()}": value for name, value in (given | settings).items()}
         with log.open("wb") as out:
             self.process = subprocess.Popen(
@@ -69,9 +69,11 @@ class Alone:
 
 
 @contextmanager
-def alone(folder: Path, name: str = "till", **settings: str) -> Iterator[Alone]:
-    """Runs a server over `till.db` in a folder; what it holds at the end must be right."""
-    server = Alone(folder / "till.db", folder / f"{name}.log", **settings)
+def alone(url: str, folder: Path, name: str = "till", **settings: str) -> Iterator[Alone]:
+    """Runs a server over the order book at a URL, with its log in a folder; what the book holds at
+    the end must be right.
+    """
+    server = Alone(url, folder / f"{name}.log", **settings)
     try:
         server.wait()
         yield server
@@ -79,4 +81,4 @@ def alone(folder: Path, name: str = "till", **settings: str) -> Iterator[Alone]:
         server.channel.close()
         server.process.kill()
         server.process.wait()
-    assert_invariants(server.database)
+    assert_invariants(url)

@@ -3,28 +3,26 @@
 import os
 import signal
 import socket
-import sqlite3
 import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
 import grpc
 import httpx
-import pymysql
 import pytest
+from databases import rows
 from google.longrunning import operations_pb2_grpc
 from hypothesis import HealthCheck, settings
 from inside import Book, Served, opened, serving
-from invariants import assert_invariants, copied
-from mariadb import MariaDB
+from invariants import assert_invariants
+from mariadb import MariaDB, swift
 from till.v1 import (
     checkout_pb2_grpc,
     draft_item_pb2_grpc,
@@ -45,6 +43,7 @@ from server.config import Config
 settings.register_profile("till", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("till")
 T = TypeVar("T")
+Lend = Callable[[], AbstractContextManager[str]]
 ROOT = Path(__file__).parent.parent
 BACKENDS = ("sqlite", "mysql")
 PATIENCE_SECONDS = 60.0
@@ -123,7 +122,6 @@ class Stack:
     ) -> None:
         server, rest, self.grpc, admin = (f"127.0.0.1:{port}" for port in free_ports(4))
         self.admin = f"http://{admin}"
-        self.database = folder / "till.db"
         url = f"{'https' if tls else 'http'}://{rest}"
         trust = tls or True
         self.rest = httpx.Client(base_url=url, timeout=PATIENCE_SECONDS, verify=trust)
@@ -131,7 +129,7 @@ class Stack:
             base_url=url, timeout=PATIENCE_SECONDS, verify=trust, headers=OPERATOR
         )
         self._log = folder / "stack.log"
-        self.url = (settings or {}).get("TILL_DATABASE", f"sqlite:///{self.database}")
+        self.url = (settings or {}).get("TILL_DATABASE", f"sqlite:///{folder / 'till.db'}")
         self.settings = {
             "TILL_DATABASE": self.url,
             "TILL_GRPC_ADDRESS": server,
@@ -206,10 +204,7 @@ class Stack:
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """Returns the rows of a query, asked of the database itself."""
-        with closing(connect(self.url)) as connection:
-            cursor = connection.cursor()
-            cursor.execute(query)
-            return list(cursor.fetchall())
+        return rows(self.url, query)
 
 
 @dataclass(frozen=True)
@@ -262,19 +257,17 @@ def running(
         yield stack
     finally:
         stack.stop()
-    if stack.url.startswith("mysql:"):
-        copied(stack.rows, stack.database)
-    assert_invariants(stack.database)
+    assert_invariants(stack.url)
 
 
 @pytest.fixture(scope="session")
 def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDB]:
-    """The one MariaDB of a test run; every stack has a database of its own on it."""
-    server = MariaDB(tmp_path_factory.mktemp("mariadb"), *free_ports(1))
-    try:
+    """The one MariaDB of a test run; it lends databases with the schema that `till migrate`
+    makes.
+    """
+    with swift(tmp_path_factory.mktemp("mariadb"), *free_ports(1)) as server:
+        till("migrate", TILL_DATABASE=server.template())
         yield server
-    finally:
-        server.stop(signal.SIGKILL)
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
@@ -284,28 +277,35 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def new_url(backend: str, request: pytest.FixtureRequest) -> Callable[[Path], str]:
-    """Gives the URL of another empty database; a file lies in the folder it is given."""
+def lend(
+    backend: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Lend:
+    """Lends empty databases: each call gives the URL of another one, until its block ends."""
     if backend == "sqlite":
-        return lambda folder: f"sqlite:///{folder / 'till.db'}"
+        return lambda: nullcontext(f"sqlite:///{tmp_path_factory.mktemp('book') / 'till.db'}")
     server: MariaDB = request.getfixturevalue("mariadb")
-    return lambda folder: server.database(f"till_{uuid4().hex}")
+    return server.lend
+
+
+@pytest.fixture
+def url(lend: Lend) -> Iterator[str]:
+    """The URL of an empty database for one test alone, on each backend."""
+    with lend() as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
-def stack(
-    new_url: Callable[[Path], str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Stack]:
+def stack(lend: Lend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack that the tests of one module share, on each backend."""
     folder = tmp_path_factory.mktemp("stack")
-    with running(folder, {"TILL_DATABASE": new_url(folder)}) as stack:
+    with lend() as url, running(folder, {"TILL_DATABASE": url}) as stack:
         yield stack
 
 
 @pytest.fixture
-def fresh_stack(new_url: Callable[[Path], str], tmp_path: Path) -> Iterator[Stack]:
+def fresh_stack(url: str, tmp_path: Path) -> Iterator[Stack]:
     """A stack for one test alone, on each backend."""
-    with running(tmp_path, {"TILL_DATABASE": new_url(tmp_path)}) as stack:
+    with running(tmp_path, {"TILL_DATABASE": url}) as stack:
         yield stack
 
 
@@ -317,16 +317,23 @@ def stubs(stack: Stack) -> Iterator[Stubs]:
 
 
 @pytest.fixture
-def book(tmp_path: Path) -> Iterator[Book]:
-    """An order book in this process, for one test alone."""
-    with opened(tmp_path / "till.db") as book:
+def book(url: str) -> Iterator[Book]:
+    """An order book in this process, for one test alone, on each backend."""
+    with opened(url) as book:
         yield book
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    """A server in this process, without Envoy, for one test alone."""
-    with serving(tmp_path / "till.db") as served:
+def sqlite_book(tmp_path: Path) -> Iterator[Book]:
+    """An order book in a file, for what only SQLite has: its log, its locks, its one writer."""
+    with opened(f"sqlite:///{tmp_path / 'till.db'}") as book:
+        yield book
+
+
+@pytest.fixture
+def served(url: str) -> Iterator[Served]:
+    """A server in this process, without Envoy, for one test alone, on each backend."""
+    with serving(url) as served:
         yield served
 
 
@@ -343,22 +350,6 @@ def environment() -> dict[str, str]:
     kept["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     kept["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"
     return kept
-
-
-def connect(url: str, *, writing: bool = False) -> Any:
-    """Returns a connection of the database's own driver, which no code of ours has set up."""
-    if url.startswith("sqlite:"):
-        mode = "rw" if writing else "ro"
-        return sqlite3.connect(f"file:{url.removeprefix('sqlite:///')}?mode={mode}", uri=True)
-    parts = urlsplit(url)
-    return pymysql.connect(
-        host=parts.hostname or "",
-        port=parts.port or 0,
-        user=parts.username,
-        password=unquote(parts.password or ""),
-        database=parts.path[1:],
-        ssl_disabled=True,  # an unasked attempt costs 50 ms
-    )
 
 
 def free_ports(count: int) -> list[int]:

@@ -8,7 +8,6 @@ import re
 import time
 from collections.abc import Iterable
 from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -17,6 +16,7 @@ import jwt
 from conftest import ROOT, Stack
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from databases import file_of, is_file
 from google.api import annotations_pb2
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor import MethodDescriptor
@@ -206,8 +206,8 @@ def files_of(stack: Stack) -> bytes:
     """Returns whatever a stack has written beside its database, the write-ahead log included; or,
     from a database server, every row.
     """
-    if stack.url.startswith("mysql:"):
+    if not is_file(stack.url):
         tables = [name for (name,) in stack.rows("SHOW TABLES")]
         return str([stack.rows(f"SELECT * FROM `{name}`") for name in tables]).encode()
-    found = Path(stack.database).parent.glob("till.db*")
+    found = file_of(stack.url).parent.glob("till.db*")
     return b"".join(path.read_bytes() for path in found)

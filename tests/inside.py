@@ -1,12 +1,15 @@
-"""The house from inside: an engine, or the whole server, in this process over a file of its own."""
+"""The house from inside: an engine, or the whole server, in this process over a database of its
+own.
+"""
 
 import asyncio
+import math
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
@@ -17,8 +20,11 @@ from invariants import assert_invariants
 
 from server import app
 from server.config import Config
+from storage.database import Options, close_database, open_database
 from storage.engine import Engine
+from storage.row import DB
 from storage.tables import Row
+from storage.unit import DEADLINE
 
 # The server in this process logs as a library does, so that pytest shows its lines with a failure.
 structlog.configure(
@@ -30,16 +36,23 @@ PATIENCE_SECONDS = 60.0
 
 
 class Book:
-    """An engine over a fresh file; each call returns once its outcome is known."""
+    """An engine over a database; each call returns once its outcome is known."""
 
-    def __init__(self, path: Path, url: str = "") -> None:
-        self.path = path
+    def __init__(self, url: str, **options: int) -> None:
+        self.url = url
         self._runner = asyncio.Runner()
-        self.engine = self._runner.run(_open(url or f"sqlite:///{path}"))
+        self.engine = self._runner.run(_open(url, Options(**options)))  # type: ignore[arg-type]
 
-    def write(self, unit: Callable[[], T]) -> T:
-        """Runs a unit of storage code and returns its result once it is on disk."""
-        return self._runner.run(self.engine.write(unit))
+    def write(self, unit: Callable[[], T], seconds: float = math.inf) -> T:
+        """Runs a unit of storage code and returns its result once it is on disk; its caller waits
+        for so many seconds.
+        """
+
+        async def run() -> T:
+            DEADLINE.set(time.monotonic() + seconds)
+            return await self.engine.write(unit)
+
+        return self._runner.run(run())
 
     def read(self, query: Callable[[], T]) -> T:
         """Runs a query of storage code."""
@@ -55,27 +68,50 @@ class Book:
         self._runner.close()
 
 
-async def _open(url: str) -> Engine:
-    return Engine(url)
+async def _open(url: str, options: Options) -> Engine:
+    return Engine(url, options=options)
 
 
 @contextmanager
-def opened(path: Path, url: str = "") -> Iterator[Book]:
-    """Opens an order book in a file, or at a URL; what a file holds at the end must be right."""
-    book = Book(path, url)
+def opened(url: str, **options: int) -> Iterator[Book]:
+    """Opens an order book at a URL; what it holds at the end must be right."""
+    with _own_database():
+        book = Book(url, **options)
+        try:
+            yield book
+        finally:
+            book.close()
+    assert_invariants(url, keyed=False)
+
+
+@contextmanager
+def _own_database() -> Iterator[None]:
+    """Gives the process its former database back, since storage knows one at a time: that of a
+    server which a whole module shares.
+    """
+    former = DB.obj
     try:
-        yield book
+        yield
     finally:
-        book.close()
-    if not url:
-        assert_invariants(path, keyed=False)
+        DB.initialize(former)
+
+
+@contextmanager
+def on_this_thread(url: str) -> Iterator[None]:
+    """Opens a database without an engine: what is done on this thread is one unit."""
+    with _own_database():
+        open_database(url)
+        try:
+            yield
+        finally:
+            close_database()
 
 
 class Served:
     """The whole server, without Envoy, on a thread and a loop of its own."""
 
-    def __init__(self, path: Path, config: Config) -> None:
-        self.path, self.config = path, config
+    def __init__(self, config: Config) -> None:
+        self.url, self.config = config.database, config
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="served")
         self._thread.start()
@@ -102,15 +138,16 @@ class Served:
 
 
 @contextmanager
-def serving(path: Path, **settings: Any) -> Iterator[Served]:
-    """Serves an order book at a path; what it holds at the end must be right."""
-    config = replace(Config(database=f"sqlite:///{path}", grpc_address="127.0.0.1:0"), **settings)
-    served = Served(path, config)
-    try:
-        yield served
-    finally:
-        served.close()
-    assert_invariants(path)
+def serving(url: str, **settings: Any) -> Iterator[Served]:
+    """Serves the order book at a URL; what it holds at the end must be right."""
+    config = replace(Config(database=url, grpc_address="127.0.0.1:0"), **settings)
+    with _own_database():
+        served = Served(config)
+        try:
+            yield served
+        finally:
+            served.close()
+    assert_invariants(url)
 
 
 def owned(model: type[Row]) -> Any:

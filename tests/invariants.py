@@ -1,10 +1,11 @@
-"""What must be true of every order book at every moment, asked of the file itself."""
+"""What must be true of every order book at every moment, asked of the database itself."""
 
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import Any
+
+from databases import connect, is_file
 
 _LEDGER = """SELECT coalesce(sum(delta), 0) FROM inventory_ledger AS entry
              WHERE entry.inventory_id = stock.inventory_id AND counter ="""
@@ -204,9 +205,9 @@ CREATED = {
 """Which rows have exactly one event of a kind, and which events exactly one row."""
 
 
-def assert_invariants(path: Path, *, keyed: bool = True) -> None:
-    """Asserts that the order book in a file is right; `keyed` when every order came by a door."""
-    with closing(sqlite3.connect(path)) as database:
+def assert_invariants(url: str, *, keyed: bool = True) -> None:
+    """Asserts that an order book is right; `keyed` when every order came by a door."""
+    with read(url) as database:
         broken = {rule: database.execute(query).fetchall() for rule, query in BROKEN_BY.items()}
         if keyed:
             broken["one order per key"] = database.execute(ONE_ORDER_PER_KEY).fetchall()
@@ -221,21 +222,35 @@ def assert_invariants(path: Path, *, keyed: bool = True) -> None:
     assert not found, found
 
 
-def copied(rows: Callable[[str], list[tuple[Any, ...]]], path: Path) -> Path:
-    """Copies a MySQL database, table by table, into a new file for the queries above."""
-    with closing(sqlite3.connect(path)) as file:
-        for (table,) in rows("SHOW TABLES"):
-            names = ", ".join(f"`{row[0]}`" for row in rows(f"SHOW COLUMNS FROM `{table}`"))
-            file.execute(f"CREATE TABLE `{table}` ({names})")
-            for row in rows(f"SELECT * FROM `{table}`"):
-                file.execute(f"INSERT INTO `{table}` VALUES ({', '.join('?' * len(row))})", row)
-        file.commit()
-    return path
+@contextmanager
+def read(url: str) -> Iterator[sqlite3.Connection]:
+    """Opens a SQLite database for the queries above, or a copy, in memory, of one snapshot of a
+    database on a server: rules in one dialect, judged by one engine.
+    """
+    with closing(connect(url)) as source:
+        if is_file(url):
+            yield source
+            return
+        with closing(sqlite3.connect(":memory:")) as copy:
+            _copy(source.cursor(), copy)
+            yield copy
 
 
-def dump(path: Path, *without: str) -> dict[str, list[tuple[object, ...]]]:
+def _copy(source: Any, copy: sqlite3.Connection) -> None:
+    source.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    source.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT")
+    source.execute("SHOW TABLES")
+    for (table,) in source.fetchall():
+        source.execute(f"SELECT * FROM `{table}`")
+        names = [column[0] for column in source.description]
+        copy.execute(f"CREATE TABLE `{table}` ({', '.join(f'`{name}`' for name in names)})")
+        places = ", ".join("?" * len(names))
+        copy.executemany(f"INSERT INTO `{table}` VALUES ({places})", source.fetchall())
+
+
+def dump(url: str, *without: str) -> dict[str, list[tuple[object, ...]]]:
     """Returns every row of every table but those named."""
-    with closing(sqlite3.connect(path)) as database:
+    with read(url) as database:
         tables = "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"
         names = [name for (name,) in database.execute(tables) if name not in without]
         return {name: database.execute(f"SELECT * FROM {name}").fetchall() for name in names}

@@ -6,8 +6,11 @@ import signal
 import socket
 import subprocess
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pymysql
@@ -17,6 +20,10 @@ PASSWORD = "p@ss:w/rd"
 QUOTED = "p%40ss%3Aw%2Frd"
 _FOLDERS = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin:/usr/libexec"
 _START_SECONDS = 60
+TEMPLATE = "template"
+MEMORY = Path("/dev/shm")
+MEMORY_BYTES = 1 << 30
+"""Free memory that a server in memory wants; it takes a fifth of that."""
 
 
 class MariaDB:
@@ -25,6 +32,8 @@ class MariaDB:
     def __init__(self, folder: Path, port: int) -> None:
         self._folder, self.port = folder, port
         self._process: subprocess.Popen[bytes] | None = None
+        self._spare: list[str] = []
+        self._made = 0
         install = _program("mariadb-install-db", "mysql_install_db")
         command = [install, "--no-defaults", f"--datadir={folder / 'data'}", *_as_user()]
         command += ["--auth-root-authentication-method=normal", "--skip-test-db"]
@@ -69,6 +78,47 @@ class MariaDB:
     def database(self, name: str) -> str:
         """Makes an empty database and returns its URL."""
         self.run(f"DROP DATABASE IF EXISTS {name}", f"CREATE DATABASE {name}")
+        return self._url(name)
+
+    def template(self) -> str:
+        """Makes the database that lent ones are copies of, and returns its URL; whoever asks for it
+        makes the schema.
+        """
+        return self.database(TEMPLATE)
+
+    @contextmanager
+    def lend(self) -> Iterator[str]:
+        """Gives the URL of a database with the template's schema and no rows, to one test at a
+        time: emptied and lent again, which takes a tenth of the time of making one.
+        """
+        name = self._spare.pop() if self._spare else self._copied()
+        yield self._url(name)
+        self.run(*(f"DELETE FROM {name}.`{table}`" for table in self._tables))
+        self._spare.append(name)
+
+    def _copied(self) -> str:
+        """Makes a copy of the template, with its checks and indexes, and returns its name."""
+        self._made += 1
+        name = f"lent_{self._made}"
+        copies = [
+            f"CREATE TABLE {name}.`{table}` LIKE {TEMPLATE}.`{table}`" for table in self._tables
+        ]
+        versions = f"{TEMPLATE}.schema_versions"
+        self.run(
+            f"CREATE DATABASE {name}",
+            *copies,
+            f"CREATE TABLE {name}.schema_versions LIKE {versions}",
+            f"INSERT INTO {name}.schema_versions SELECT * FROM {versions}",
+        )
+        return name
+
+    @cached_property
+    def _tables(self) -> list[str]:
+        """Returns the tables of the template, but for the one that tells its version."""
+        names = [name for (name,) in self.run(f"SHOW TABLES FROM {TEMPLATE}")]
+        return [name for name in names if name != "schema_versions"]
+
+    def _url(self, name: str) -> str:
         return f"mysql://till:{QUOTED}@127.0.0.1:{self.port}/{name}"
 
     @property
@@ -91,6 +141,19 @@ class MariaDB:
         except pymysql.Error:
             return False
         return True
+
+
+@contextmanager
+def swift(folder: Path, port: int) -> Iterator[MariaDB]:
+    """Runs a server for tests that never crash it: in memory where there is room, so that a sync
+    costs nothing, and with the settings of a durable one all the same.
+    """
+    with ExitStack() as left:
+        if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MEMORY_BYTES:
+            folder = Path(left.enter_context(TemporaryDirectory(prefix="till-", dir=MEMORY)))
+        server = MariaDB(folder, port)
+        left.callback(server.stop, signal.SIGKILL)
+        yield server
 
 
 def _program(*names: str) -> str:

@@ -4,7 +4,6 @@ and a customer make them."""
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -150,9 +149,9 @@ def detail(status: Any, kind: Any) -> Any:
 
 
 @contextmanager
-def trading(path: Path) -> Iterator[Market]:
-    """Serves a market, in this process and without Envoy, over a file."""
-    with serving(path) as served:
+def trading(url: str) -> Iterator[Market]:
+    """Serves a market, in this process and without Envoy, over an empty database."""
+    with serving(url) as served:
         yield Market(served.channel)
 
 

@@ -1,19 +1,28 @@
-"""A way to the database that can be cut in the moment of a commit."""
+"""A way to the database that can be cut in the moment of a commit, or be narrow."""
 
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from typing import Literal
 
+from pymysql.constants import CLIENT
+
 Cut = Literal["before", "after"]
+HEADER = 4
+"""Bytes of a packet's length and number."""
 
 
 class Proxy:
-    """Passes bytes on, and cuts connections that carry a COMMIT while it is told to."""
+    """Passes bytes on, and cuts connections that carry a COMMIT while it is told to.
 
-    def __init__(self, port: int) -> None:
-        self._target = ("127.0.0.1", port)
+    A narrow one lets no client ask for several statements in one packet, so that the server refuses
+    them, as TiDB does by itself.
+    """
+
+    def __init__(self, port: int, *, narrow: bool = False) -> None:
+        self._target, self._narrow = ("127.0.0.1", port), narrow
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self._cuts: list[Cut] = []
@@ -39,8 +48,11 @@ class Proxy:
                     threading.Thread(target=self._pump, args=ends, daemon=True).start()
 
     def _pump(self, source: socket.socket, sink: socket.socket, asking: bool) -> None:
+        first = asking and self._narrow
         with suppress(OSError):
             while data := source.recv(1 << 16):
+                if first:
+                    data, first = _modest(data), False
                 if asking and data.endswith(b"COMMIT") and self._cuts:
                     if self._cuts.pop(0) == "after":
                         _do_alone(data, sink, source)
@@ -48,6 +60,15 @@ class Proxy:
                 sink.sendall(data)
         _shut(source)
         _shut(sink)
+
+
+def _modest(hello: bytes) -> bytes:
+    """Takes the wish for MULTI_STATEMENTS out of the capabilities that a client's first packet
+    begins with.
+    """
+    (wishes,) = struct.unpack_from("<I", hello, HEADER)
+    kept = struct.pack("<I", wishes & ~CLIENT.MULTI_STATEMENTS)
+    return hello[:HEADER] + kept + hello[HEADER + len(kept) :]
 
 
 def _do_alone(data: bytes, server: socket.socket, client: socket.socket) -> None:
@@ -65,7 +86,7 @@ def _shut(one: socket.socket) -> None:
 
 
 @contextmanager
-def proxied(port: int) -> Iterator[Proxy]:
+def proxied(port: int, *, narrow: bool = False) -> Iterator[Proxy]:
     """Gives a way to a port of this machine."""
-    with closing(Proxy(port)) as proxy:
+    with closing(Proxy(port, narrow=narrow)) as proxy:
         yield proxy

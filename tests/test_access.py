@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import ORDER, Stack, keyed, running
+from conftest import ORDER, Lend, Stack, keyed, running
 from doors import ALL, DOORS, RPC_DOORS, RPCS, UNSERVED, Answer, bearer, call, path_of, token
 from examples import EXAMPLES, FIRST, Who, fill, invented, newcomer
 
@@ -259,9 +259,10 @@ def test_spoofed_headers_change_nothing(stack: Stack) -> None:
 
 
 @pytest.fixture(scope="module")
-def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def strict(lend: Lend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack where everybody needs a key."""
-    with running(tmp_path_factory.mktemp("strict"), {"TILL_REQUIRE_KEY": "true"}) as stack:
+    folder, settings = tmp_path_factory.mktemp("strict"), {"TILL_REQUIRE_KEY": "true"}
+    with lend() as url, running(folder, settings | {"TILL_DATABASE": url}) as stack:
         yield stack
 
 

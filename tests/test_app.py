@@ -1,15 +1,14 @@
 """The server put together: its health, its reflection, its end."""
 
-import sqlite3
 import subprocess
 import sys
-from contextlib import closing
 from pathlib import Path
 
 import grpc
 import pytest
 from alone import alone
 from conftest import ROOT, Stubs, environment
+from databases import held
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_reflection.v1alpha import reflection_pb2
@@ -53,21 +52,19 @@ def test_a_method_that_is_none_is_unimplemented(served: Served) -> None:
     assert refused(lambda: call(b""))[0] is grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_sigterm_says_not_serving_first_and_lets_calls_end(tmp_path: Path) -> None:
+def test_sigterm_says_not_serving_first_and_lets_calls_end(url: str, tmp_path: Path) -> None:
     request = order_pb2.SubmitStoreOrderRequest(store_id="s", order_id="1", user_id="u")
     request.grand_total = 1
-    with alone(tmp_path, drain_seconds="0.2") as server:
+    with alone(url, tmp_path, drain_seconds="0.2") as server:
         states = HealthStub(server.channel).Watch(health_pb2.HealthCheckRequest(service=""))
         assert next(states).status == SERVING
-        with closing(sqlite3.connect(server.database, isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
+        with held(url):
             in_flight = server.stubs.order.SubmitStoreOrder.future(request)
             refused(lambda: server.stubs.order.SubmitStoreOrder(request, timeout=0.2))
             server.process.terminate()
             assert next(states).status == NOT_SERVING
             states.cancel()
             assert not in_flight.done()
-            other.execute("ROLLBACK")
         assert in_flight.result().status_code == 201
         assert server.process.wait(60) == 0
         assert server.lines("stopped")

@@ -1,16 +1,17 @@
 """One call: its deadline is kept, its line is logged, and its credentials are nobody's business."""
 
-import sqlite3
+import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from uuid import uuid4
 
 import grpc
 import pytest
 from alone import Alone, alone
-from conftest import CALLER, KNOWN, Stubs, keyed
-from inside import Served, refused
+from conftest import CALLER, KNOWN, Lend, Stubs, keyed
+from databases import lost
+from inside import Served, refused, serving
 from invariants import dump
 from till.v1 import order_pb2, store_pb2
 
@@ -18,28 +19,31 @@ SECRET = "a-very-secret-word"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alone]:
+def server(lend: Lend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alone]:
     """A server process whose log can be read."""
-    with alone(tmp_path_factory.mktemp("call")) as server:
+    with lend() as url, alone(url, tmp_path_factory.mktemp("call")) as server:
         yield server
 
 
-@contextmanager
-def held(database: Path) -> Iterator[None]:
-    """Lets nobody write, as another process that holds the lock does."""
-    with closing(sqlite3.connect(database, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        yield
-        other.execute("ROLLBACK")
+@pytest.fixture
+def served(url: str) -> Iterator[Served]:
+    """A server in this process that can write one thing at a time, on each backend."""
+    with serving(url, database_connections=1) as served:
+        yield served
 
 
 @contextmanager
-def lost(database: Path, table: str) -> Iterator[None]:
-    """Takes a table away, which no code of ours foresees."""
-    with closing(sqlite3.connect(database, isolation_level=None)) as other:
-        other.execute(f"ALTER TABLE {table} RENAME TO lost")
-        yield
-        other.execute(f"ALTER TABLE lost RENAME TO {table}")
+def busy(served: Served) -> Iterator[None]:
+    """Keeps whoever writes at work, so that all others wait."""
+    begun, go = threading.Event(), threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        working = pool.submit(served.write, lambda: (begun.set(), go.wait(60)))
+        begun.wait(60)
+        try:
+            yield
+        finally:
+            go.set()
+            working.result()
 
 
 def order_request(number: str) -> order_pb2.SubmitStoreOrderRequest:
@@ -50,20 +54,20 @@ def order_request(number: str) -> order_pb2.SubmitStoreOrderRequest:
 
 
 def test_a_call_that_expires_leaves_nothing(inner: Stubs, served: Served) -> None:
-    before = dump(served.path)
-    with held(served.path):
+    before = dump(served.url)
+    with busy(served):
         expired = refused(lambda: inner.order.SubmitStoreOrder(order_request("1"), timeout=0.2))
         queued = refused(lambda: inner.order.SubmitStoreOrder(order_request("2"), timeout=0.2))
-        assert dump(served.path) == before
+        assert dump(served.url) == before
 
     inner.order.SubmitStoreOrder(order_request("3"))
 
     assert {expired[0], queued[0]} == {grpc.StatusCode.DEADLINE_EXCEEDED}
-    assert [row[3] for row in dump(served.path)["orders"]] == ["3"]
+    assert [row[3] for row in dump(served.url)["orders"]] == ["3"]
 
 
 def test_a_call_that_its_caller_cancels_leaves_nothing(inner: Stubs, served: Served) -> None:
-    with held(served.path):
+    with busy(served):
         calls = [inner.order.SubmitStoreOrder.future(order_request(str(n))) for n in range(2)]
         refused(lambda: inner.order.SubmitStoreOrder(order_request("9"), timeout=0.2))
         for call in calls:
@@ -72,7 +76,7 @@ def test_a_call_that_its_caller_cancels_leaves_nothing(inner: Stubs, served: Ser
 
     inner.order.SubmitStoreOrder(order_request("3"))
 
-    assert [row[3] for row in dump(served.path)["orders"]] == ["3"]
+    assert [row[3] for row in dump(served.url)["orders"]] == ["3"]
 
 
 def test_each_call_is_one_line_under_its_request_id(server: Alone) -> None:
@@ -104,7 +108,7 @@ def test_an_unexpected_error_is_told_by_its_request_id_alone(server: Alone) -> N
     name = str(uuid4())
     headers = {**CALLER, "x-request-id": name}
 
-    with lost(server.database, "orders"):
+    with lost(server.url, "orders"):
         code, status = refused(
             lambda: server.stubs.order.GetOrder(
                 order_pb2.GetOrderRequest(order_id=1), metadata=tuple(headers.items())
@@ -117,7 +121,7 @@ def test_an_unexpected_error_is_told_by_its_request_id_alone(server: Alone) -> N
     server.calls(request_id=name, code="INTERNAL")
     (line,) = server.lines("unexpected")
     assert (line["request_id"], line["level"]) == (name, "error")
-    assert "no such table: orders" in line["exception"]
+    assert "orders" in line["exception"]
     assert not any(value.split()[-1] in server.text() for value in CALLER.values())
 
 

@@ -1,12 +1,10 @@
 """Packing checkouts: all of a request or nothing, and the same again changes no row."""
 
 import json
-import tempfile
-from pathlib import Path
 
 import grpc
 import pytest
-from conftest import Stack, Stubs
+from conftest import Lend, Stack, Stubs
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -56,11 +54,11 @@ def test_items_are_grouped_into_one_wave_per_type(shop_book: Book) -> None:
 def test_the_same_again_writes_its_protocol_alone(shop_book: Book) -> None:
     asked = request(packed("1"), packed("2", depot="e", kind="expresso"))
     record(shop_book, asked)
-    before = dump(shop_book.path, "protocols")
+    before = dump(shop_book.url, "protocols")
 
     assert record(shop_book, asked) == []
 
-    assert dump(shop_book.path, "protocols") == before
+    assert dump(shop_book.url, "protocols") == before
     assert shop_book.read(owned(Protocol).count) == 2
 
 
@@ -109,12 +107,12 @@ def test_a_cancelled_order_is_fault_8_and_keeps_its_protocol_alone(shop_book: Bo
     record(shop_book, request(packed("1")))
     known = shop_book.read(lambda: order.find(TENANT, "s", "o"))
     shop_book.write(lambda: lifecycle.cancel(TENANT, known.order_id, "", "", ACTOR))
-    before = dump(shop_book.path, "protocols")
+    before = dump(shop_book.url, "protocols")
 
     faults = record(shop_book, request(packed("2")))
 
     assert faults == [Fault(Code.ORDER_CANCELLED, {"store": "s", "orderNumber": "o"})]
-    assert dump(shop_book.path, "protocols") == before
+    assert dump(shop_book.url, "protocols") == before
 
 
 def test_every_fault_is_told_at_once_and_once(shop_book: Book) -> None:
@@ -175,20 +173,21 @@ REQUESTS = st.builds(
 @given(st.lists(REQUESTS, max_size=12))
 @settings(max_examples=30)
 def test_any_sequence_of_checkouts_is_right_and_the_same_again_changes_nothing(
+    lend: Lend,
     requests: list[Request],
 ) -> None:
     """The invariants are asserted when the book closes."""
-    with tempfile.TemporaryDirectory() as folder, opened(Path(folder) / "till.db") as book:
+    with lend() as url, opened(url) as book:
         book.write(lambda: (shop("s", "d", "e"), shop("t")))
         for asked in requests:
-            before = dump(book.path, "protocols")
+            before = dump(book.url, "protocols")
             if record(book, asked):
-                assert dump(book.path, "protocols") == before, "a refusal changes nothing"
+                assert dump(book.url, "protocols") == before, "a refusal changes nothing"
         accepted = [asked for asked in requests if not record(book, asked)]
-        settled = dump(book.path, "protocols")
+        settled = dump(book.url, "protocols")
         for asked in [*accepted, *reversed(accepted)]:
             assert record(book, asked) == []
-        assert dump(book.path, "protocols") == settled
+        assert dump(book.url, "protocols") == settled
 
 
 def over_grpc(*items: pb.CheckoutRequestItem, **fields: str) -> pb.RecordCheckoutRequest:

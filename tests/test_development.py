@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import jwt
 import pytest
-from conftest import ROOT, Stack, eventually, running, till
+from conftest import ROOT, Lend, Stack, eventually, running, till
 from doors import DOORS, bearer, call, jwks, new_key, token
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
@@ -127,14 +127,17 @@ KEY = new_key()
 
 
 @pytest.fixture(scope="module")
-def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def production(lend: Lend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack in production whose order book was a development one before."""
     folder = tmp_path_factory.mktemp("production")
-    with running(folder):
-        pass
     (folder / "keys.json").write_text(jwks(first=KEY))
-    with running(folder, PRODUCTION | {"TILL_JWKS": str(folder / "keys.json")}) as stack:
-        yield stack
+    with lend() as url:
+        known = {"TILL_DATABASE": url}
+        with running(folder, known):
+            pass
+        settings = PRODUCTION | known | {"TILL_JWKS": str(folder / "keys.json")}
+        with running(folder, settings) as stack:
+            yield stack
 
 
 @pytest.fixture(scope="module")

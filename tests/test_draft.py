@@ -1,12 +1,11 @@
 """Drafts that change until an order takes them, as the store keeps them."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
+from inside import on_this_thread
 
 from storage import draft, draft_item, event, migrate, once, operation
-from storage.database import open_database
 from storage.errors import DraftNotOpen, DraftNotOrderable, EtagMismatch, NotFound, Race
 from storage.once import Claim
 from storage.row import DB
@@ -23,15 +22,14 @@ CHANGES: dict[str, Callable[[str], object]] = {
 
 
 @pytest.fixture
-def book(tmp_path: Path) -> Iterator[None]:
+def book(url: str) -> Iterator[None]:
     """An order book with the draft `d` that holds two units as the item `i`; a test is a unit."""
-    open_database(f"sqlite:///{tmp_path / 'till.db'}")
-    migrate.up()
-    once.begin()
-    event.begin()
-    draft_item.apply(TENANT, accept("i", 2))
-    yield
-    DB.close()
+    with on_this_thread(url):
+        migrate.up()
+        once.begin()
+        event.begin()
+        draft_item.apply(TENANT, accept("i", 2))
+        yield
 
 
 def accept(item: str, quantity: int, key: str = "") -> str:

@@ -53,11 +53,11 @@ def test_what_is_accepted_waits_and_is_there_once_it_is_applied(book: Book) -> N
 def test_applying_again_changes_nothing(book: Book) -> None:
     name = accept(book)
     apply(book, name)
-    before = dump(book.path)
+    before = dump(book.url)
 
     apply(book, name, name)
 
-    assert dump(book.path) == before
+    assert dump(book.url) == before
 
 
 def test_the_same_key_and_content_name_the_same_operation(book: Book) -> None:
@@ -139,13 +139,13 @@ def test_a_line_costs_what_its_item_says_or_else_quantity_times_price(book: Book
 
 def test_a_draft_that_cannot_be_ordered_stays_as_it_was(book: Book) -> None:
     accept(book, line_total=-1, quantity=1)
-    before = dump(book.path)
+    before = dump(book.url)
 
     for draft in ("draft", "unknown"):
         with pytest.raises((DraftNotOrderable, InvalidField)):
             ordered(book, draft)
 
-    assert dump(book.path) == before, "its operation waits as before"
+    assert dump(book.url) == before, "its operation waits as before"
 
 
 def test_items_are_paged_by_line_and_then_by_name(book: Book) -> None:

@@ -1,12 +1,14 @@
-"""The engine when the file fails it: less durable than promised, locked, full, or gone."""
+"""SQLite's side of the engine when the file fails it: less durable than promised, locked, full, or
+gone. How a server fails is told in test_connections.py.
+"""
 
 import resource
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from databases import file_of, held
 from inside import TENANT, Book, opened, owned
 from test_engine import add, stores, together
 
@@ -18,18 +20,18 @@ from storage.tables import Store
 
 
 @contextmanager
-def no_larger_files(path: Path) -> Iterator[None]:
+def no_larger_files(url: str) -> Iterator[None]:
     """Lets no file grow beyond the write-ahead log as it is: a full disk, made by the kernel."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (Path(f"{path}-wal").stat().st_size, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (Path(f"{file_of(url)}-wal").stat().st_size, hard))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_the_writers_own_connection_is_durable(book: Book) -> None:
-    settings = book.write(lambda: (DB.pragma("journal_mode"), DB.pragma("synchronous")))
+def test_the_writers_own_connection_is_durable(sqlite_book: Book) -> None:
+    settings = sqlite_book.write(lambda: (DB.pragma("journal_mode"), DB.pragma("synchronous")))
 
     assert settings == ("wal", 2)
 
@@ -61,39 +63,38 @@ def test_a_busy_database_is_told_and_nothing_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sqlite.PRAGMAS, "busy_timeout", 20)
-    with opened(tmp_path / "till.db") as book:
-        with closing(sqlite3.connect(book.path, isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
+    with opened(f"sqlite:///{tmp_path / 'till.db'}") as book:
+        with held(book.url):
             errors = together(book, add("a"), add("b"))
             assert book.read(owned(Store).count) == 0, "readers do not wait"
         assert book.write(add("c")) == "c"
 
     assert [str(error) for error in errors] == ["the database is busy"] * 2
-    assert stores(tmp_path / "till.db") == {"c"}
+    assert stores(book.url) == {"c"}
 
 
 def test_a_lost_transaction_answers_everyone_of_its_batch(
-    book: Book, caplog: pytest.LogCaptureFixture
+    sqlite_book: Book, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fill() -> None:
         (pages,) = DB.execute_sql("PRAGMA page_count").fetchone()
         DB.execute_sql(f"PRAGMA max_page_count={pages}")
         checkout.note(TENANT, "x" * 100_000, [])
 
-    book.write(add("before"))
-    made = together(book, add("alone"), add("a"), fill, add("b"))
-    book.write(lambda: DB.execute_sql("PRAGMA max_page_count=1000000").fetchone())
-    book.write(add("after"))
+    sqlite_book.write(add("before"))
+    made = together(sqlite_book, add("alone"), add("a"), fill, add("b"))
+    sqlite_book.write(lambda: DB.execute_sql("PRAGMA max_page_count=1000000").fetchone())
+    sqlite_book.write(add("after"))
 
     assert [type(each) for each in made] == [str, Overloaded, Overloaded, Overloaded]
-    assert stores(book.path) == {"before", "alone", "after"}
+    assert stores(sqlite_book.url) == {"before", "alone", "after"}
     assert "database or disk is full" in caplog.text
 
 
-def test_a_commit_that_fails_has_an_unknown_outcome(book: Book) -> None:
-    with no_larger_files(book.path):
-        errors = together(book, add("a"), add("b"))
-    book.write(add("after"))
+def test_a_commit_that_fails_has_an_unknown_outcome(sqlite_book: Book) -> None:
+    with no_larger_files(sqlite_book.url):
+        errors = together(sqlite_book, add("a"), add("b"))
+    sqlite_book.write(add("after"))
 
     assert [type(error) for error in errors] == [OutcomeUnknown] * 2
-    assert stores(book.path) == {"after"}, "whatever it was, it was all or nothing"
+    assert stores(sqlite_book.url) == {"after"}, "whatever it was, it was all or nothing"

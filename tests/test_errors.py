@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -9,12 +10,12 @@ from uuid import uuid4
 import grpc
 import pytest
 from alone import alone
-from conftest import CALLER, Stubs, eventually, keyed
+from conftest import CALLER, Lend, Stubs, eventually, keyed
+from databases import connect, held, is_file, rows
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, PreconditionFailure, RetryInfo
 from google.rpc.status_pb2 import Status
 from inside import Served, refused, serving
 from samples import DAY
-from test_call import held
 from test_engine_failures import no_larger_files
 from till.v1 import (
     checkout_pb2,
@@ -57,12 +58,16 @@ def tracked(quantity: int) -> order_pb2.QuoteItem:
     return order_pb2.QuoteItem(option_code=OPTION, date=DAY, quantity=quantity)
 
 
+def store_order(number: str) -> order_pb2.SubmitStoreOrderRequest:
+    """Returns a store's order."""
+    return order_pb2.SubmitStoreOrderRequest(
+        store_id="s", order_id=number, user_id="u", grand_total=1
+    )
+
+
 def submit(stubs: Stubs) -> None:
     """Submits a store's order, always the same."""
-    request = order_pb2.SubmitStoreOrderRequest(
-        store_id="s", order_id="1", user_id="u", grand_total=1
-    )
-    stubs.order.SubmitStoreOrder(request)
+    stubs.order.SubmitStoreOrder(store_order("1"))
 
 
 def read_order(stubs: Stubs, headers: dict[str, str]) -> None:
@@ -111,10 +116,25 @@ def send(served: Served, method: str, request: bytes) -> bytes:
     return answer
 
 
-def on_a_full_disk(served: Served, stubs: Stubs) -> None:
-    """Creates an order that cannot be committed."""
-    with no_larger_files(served.path):
-        create(stubs)
+def break_the_commit(served: Served, stubs: Stubs) -> None:
+    """Creates an order that cannot be committed: the disk is full, or the connection is killed."""
+    if is_file(served.url):
+        with no_larger_files(served.url):
+            create(stubs)
+    with closing(connect(served.url)) as other:
+        other.cursor().execute("UPDATE event_tips SET seq = seq")  # the last row a unit locks
+        call = stubs.order.SubmitStoreOrder.future(store_order("2"))
+        (writer,) = eventually(lambda: committing(served.url))
+        other.cursor().execute(f"KILL {writer}")
+        call.result()
+
+
+def committing(url: str) -> list[int]:
+    """Returns the one connection that waits with its last statements, once there is one."""
+    asked = "SELECT id FROM information_schema.processlist WHERE db = DATABASE() AND info LIKE "
+    found = [number for (number,) in rows(url, f"{asked} 'INSERT INTO `event_tips`%'")]
+    assert len(found) == 1
+    return found
 
 
 def move(stubs: Stubs, status: int, etag: str = "") -> None:
@@ -187,14 +207,14 @@ REFUSED: dict[type[Exception], Callable[[Served, Stubs], object]] = {
     store.HoldNotActive: lambda _, stubs: confirm_released(stubs),
     store.NoStockRow: lambda _, stubs: order_unmatched(stubs),
     store.ClientNotUsable: lambda _, stubs: rotate_revoked(stubs),
-    store.OutcomeUnknown: on_a_full_disk,
+    store.OutcomeUnknown: break_the_commit,
 }
 
 
 @pytest.fixture(scope="module")
-def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, Stubs]]:
+def busy(lend: Lend) -> Iterator[tuple[Served, Stubs]]:
     """A server with one store, one store order, one keyed order, and five units, one sold."""
-    with serving(tmp_path_factory.mktemp("errors") / "till.db") as served:
+    with lend() as url, serving(url) as served:
         stubs = Stubs.as_operator(served.channel)
         submit(stubs)
         asked = store_pb2.Product(options=[store_pb2.ProductOption(option_code=OPTION)])
@@ -223,11 +243,10 @@ def test_every_refusal_has_its_code_and_reason(
     assert (detail(status, RetryInfo) is not None) == (code is grpc.StatusCode.UNAVAILABLE)
 
 
-def test_a_full_queue_is_unavailable_and_says_when_to_come_back(tmp_path: Path) -> None:
-    request = order_pb2.SubmitStoreOrderRequest(store_id="s", order_id="1", user_id="u")
-    request.grand_total = 1
-    with alone(tmp_path, queue_max="1") as server:
-        with held(server.database):
+def test_a_full_queue_is_unavailable_and_says_when_to_come_back(url: str, tmp_path: Path) -> None:
+    request = store_order("1")
+    with alone(url, tmp_path, queue_max="1", database_connections="1") as server:
+        with held(url):
             # One is with the database and one may wait, so that of five three are refused.
             calls = [server.stubs.order.SubmitStoreOrder.future(request) for _ in range(5)]
             done = eventually(lambda: three_of(calls))
@@ -249,8 +268,10 @@ def three_of(calls: list[Any]) -> list[Any]:
     return done
 
 
-def test_one_call_too_many_is_told_the_limit_and_when_to_come_back(tmp_path: Path) -> None:
-    with alone(tmp_path, rate_per_second="0.01", rate_burst="2") as server:
+def test_one_call_too_many_is_told_the_limit_and_when_to_come_back(
+    url: str, tmp_path: Path
+) -> None:
+    with alone(url, tmp_path, rate_per_second="0.01", rate_burst="2") as server:
         for _ in range(2):
             refused(lambda: recent(server.stubs))
         with pytest.raises(grpc.RpcError) as error:

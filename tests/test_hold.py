@@ -2,12 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from uuid import uuid4
 
 import grpc
 import pytest
-from conftest import CHANNEL
+from conftest import CHANNEL, Lend
 from google.protobuf import json_format
 from google.rpc.error_details_pb2 import ErrorInfo, PreconditionFailure
 from inside import TENANT, Book, Served, at_once, refused, serving
@@ -26,9 +25,9 @@ MONTH_MS = 30 * 24 * 3600 * 1000
 
 
 @pytest.fixture(scope="module")
-def market(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
+def market(lend: Lend) -> Iterator[Market]:
     """A market that the tests of this module share."""
-    with trading(tmp_path_factory.mktemp("hold") / "till.db") as market:
+    with lend() as url, trading(url) as market:
         yield market
 
 
@@ -43,13 +42,13 @@ def put_up(book: Book, *units: int) -> list[str]:
 
 def test_a_hold_of_several_rows_is_all_or_nothing(book: Book) -> None:
     enough, short = put_up(book, 10, 1)
-    before = dump(book.path)
+    before = dump(book.url)
 
     with pytest.raises(OutOfStock) as refusal:
         book.write(lambda: holding((enough, 5), (short, 2)))
 
     assert refusal.value.lines == [("lines[1]", 2, 1)]
-    assert dump(book.path) == before
+    assert dump(book.url) == before
 
 
 def test_another_tenant_finds_neither_row_nor_hold(book: Book) -> None:
@@ -58,7 +57,7 @@ def test_another_tenant_finds_neither_row_nor_hold(book: Book) -> None:
     found = book.read(lambda: inventory.get(TENANT, "", option, DAY))
     until = ids.now_ms() + 1000
     foreign = [Wanted("lines[0]", found.inventory_id, 1)]
-    before = dump(book.path)
+    before = dump(book.url)
 
     for act in (hold.confirm, hold.release, hold.use):
         with pytest.raises(NotFound):
@@ -70,7 +69,7 @@ def test_another_tenant_finds_neither_row_nor_hold(book: Book) -> None:
     with pytest.raises(AssertionError, match="never deleted"):
         book.write(lambda: hold.create(OTHER_TENANT, foreign, until, ""))
     book.write(lambda: hold.expire(OTHER_TENANT, made.hold_id))
-    assert dump(book.path) == before
+    assert dump(book.url) == before
 
 
 def test_a_hold_that_another_writer_ended_moves_nothing(book: Book) -> None:
@@ -78,11 +77,11 @@ def test_a_hold_that_another_writer_ended_moves_nothing(book: Book) -> None:
     made, _ = (book.write(lambda: holding((option, 3))) for _ in range(2))
     stale = book.read(lambda: hold.get(TENANT, made.hold_id))
     book.write(lambda: hold.release(TENANT, made.hold_id, ""))
-    before = dump(book.path)
+    before = dump(book.url)
 
     with pytest.raises(Overloaded, match="changed by another"):
-        book.write(lambda: hold._end(stale, "RELEASED", ""))
-    assert dump(book.path) == before
+        book.write(lambda: hold._end(stale, "RELEASED", ""), seconds=0.5)
+    assert dump(book.url) == before
 
 
 @pytest.mark.parametrize("offset", [-1, 0, MONTH_MS + 60_000])
@@ -217,11 +216,11 @@ class Ending:
 
 @pytest.fixture(params=[False, True], ids=["unswept", "swept"])
 def ending(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Ending]:
     """A hold about to end, on a clock that stands."""
     clock = Clock(monkeypatch)
-    with serving(tmp_path / "till.db") as served:
+    with serving(url) as served:
         yield Ending(served, clock, swept=request.param)
 
 

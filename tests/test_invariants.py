@@ -2,11 +2,12 @@
 
 import sqlite3
 from contextlib import closing
-from pathlib import Path
 from unittest import mock
 from uuid import UUID
 
+import pymysql
 import pytest
+from databases import connect
 from inside import TENANT, opened
 from invariants import BROKEN_BY, CREATED, assert_invariants
 from samples import (
@@ -29,11 +30,10 @@ from storage import draft_item as drafts
 from storage.tables import ApiClient
 
 OPTION = str(UUID(int=1))
-WAVE = "(SELECT min(wave_id) FROM waves)"
 HARM = {
     "a counter is the sum of its ledger": "UPDATE inventory SET ordered = ordered + 1",
     "a ledger goes from zero to its counter without a jump": """
-        UPDATE inventory_ledger SET before = before + 1, after = after + 1""",
+        UPDATE inventory_ledger SET `before` = `before` + 1, `after` = `after` + 1""",
     "a ledger is about stock": "UPDATE inventory_ledger SET inventory_id = inventory_id + 1",
     "units are taken for orders and holds that exist": """
         UPDATE inventory_ledger SET source = 'orders/1'""",
@@ -42,7 +42,7 @@ HARM = {
     "a hold has the units of its lines while it is active": """
         UPDATE holds SET state = 'RELEASED' WHERE state = 'ACTIVE'""",
     "a hold took the units of its lines once and gave them back once": """
-        UPDATE inventory_ledger SET delta = 0, after = before WHERE counter = 'held'""",
+        UPDATE inventory_ledger SET delta = 0, `after` = `before` WHERE counter = 'held'""",
     "a confirmed hold ordered all of its units, or an order took them": """
         UPDATE holds SET state = 'EXPIRED' WHERE state = 'CONFIRMED'""",
     "what is held is in active holds": "UPDATE hold_lines SET active = 1 - active",
@@ -77,6 +77,8 @@ HARM = {
         for kind in CREATED
     },
 }
+REFUSED = (sqlite3.IntegrityError, pymysql.err.IntegrityError, pymysql.err.OperationalError)
+"""What a table says to harm; MariaDB calls a broken CHECK operational."""
 KEPT_BY_THE_TABLES = {
     "no unit is sold twice": "UPDATE inventory SET ordered = max_quantity + 1",
     "a client id belongs to one client": """
@@ -107,36 +109,39 @@ def fill() -> None:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """An order book that is right."""
-    with opened(tmp_path / "till.db") as book:
+def right(url: str) -> str:
+    """The URL of an order book that is right."""
+    with opened(url) as book:
         book.write(fill)
-    return tmp_path / "till.db"
+    return url
 
 
-def harm(path: Path, statement: str) -> None:
-    """Does to the file what no code of ours does."""
-    with closing(sqlite3.connect(path)) as database, database:
-        assert database.execute(statement).rowcount > 0
+def harm(url: str, statement: str) -> None:
+    """Does to the database what no code of ours does."""
+    with closing(connect(url, writing=True)) as database:
+        cursor = database.cursor()
+        cursor.execute(statement)
+        assert cursor.rowcount > 0
+        database.commit()
 
 
 @pytest.mark.parametrize("rule", HARM)
-def test_harm_is_found(path: Path, rule: str) -> None:
-    harm(path, HARM[rule])
+def test_harm_is_found(right: str, rule: str) -> None:
+    harm(right, HARM[rule])
 
     with pytest.raises(AssertionError, match=rule):
-        assert_invariants(path, keyed=False)
+        assert_invariants(right, keyed=False)
 
 
 @pytest.mark.parametrize("rule", KEPT_BY_THE_TABLES)
-def test_some_harm_is_refused_by_the_tables_themselves(path: Path, rule: str) -> None:
-    with pytest.raises(sqlite3.IntegrityError):
-        harm(path, KEPT_BY_THE_TABLES[rule])
+def test_some_harm_is_refused_by_the_tables_themselves(right: str, rule: str) -> None:
+    with pytest.raises(REFUSED):
+        harm(right, KEPT_BY_THE_TABLES[rule])
 
 
-def test_an_order_without_a_key_is_found(path: Path) -> None:
+def test_an_order_without_a_key_is_found(right: str) -> None:
     with pytest.raises(AssertionError, match="one order per key"):
-        assert_invariants(path)
+        assert_invariants(right)
 
 
 def test_every_rule_is_tried() -> None:
@@ -148,13 +153,13 @@ def test_every_rule_is_tried() -> None:
     }
 
 
-def test_a_third_key_is_found(path: Path) -> None:
+def test_a_third_key_is_found(right: str) -> None:
     for number in range(2):
         harm(
-            path,
+            right,
             f"""INSERT INTO api_keys SELECT tenant, 'another {number}', client_id, secret_hash,
             create_ms, revoke_ms FROM api_keys LIMIT 1""",
         )
 
     with pytest.raises(AssertionError, match="at most two valid keys"):
-        assert_invariants(path, keyed=False)
+        assert_invariants(right, keyed=False)

@@ -1,12 +1,10 @@
 """Dated stock: counters move by guarded updates, each with its ledger row."""
 
-import tempfile
-from pathlib import Path
 from uuid import UUID, uuid4
 
 import grpc
 import pytest
-from conftest import CHANNEL, Stack, Stubs
+from conftest import CHANNEL, Lend, Stack, Stubs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from inside import TENANT, Book, opened, owned, refused
@@ -44,22 +42,22 @@ def test_every_movement_has_its_ledger_row(book: Book) -> None:
 def test_no_less_than_is_ordered_can_be_the_maximum(book: Book) -> None:
     book.write(lambda: (product(OPTIONS[0]), stock(OPTIONS[0], 10)))
     book.write(lambda: order_lines(line(4, option_code=OPTIONS[0], date=DAY)))
-    before = dump(book.path)
+    before = dump(book.url)
 
     with pytest.raises(BelowCommitted, match="ordered and held, more than"):
         book.write(lambda: stock(OPTIONS[0], 3))
-    assert dump(book.path) == before
+    assert dump(book.url) == before
     assert inventory.remain(book.write(lambda: stock(OPTIONS[0], 4))) == 0
 
 
 def test_many_settings_are_all_or_none(book: Book) -> None:
     book.write(lambda: product(*OPTIONS[:2]))
     settings = [Setting(f"rows[{n}]", OPTIONS[n], DAY, 5, "") for n in range(3)]
-    before = dump(book.path)
+    before = dump(book.url)
 
     with pytest.raises(NotFound, match=OPTIONS[2]):
         book.write(lambda: inventory.batch_set(TENANT, settings, ACTOR))
-    assert dump(book.path) == before
+    assert dump(book.url) == before
 
 
 @pytest.mark.parametrize(
@@ -112,10 +110,10 @@ def test_a_movement_out_of_bounds_is_refused_by_the_update_itself(
 ) -> None:
     row = book.write(lambda: (product(OPTIONS[0]), stock(OPTIONS[0], 5)))[1]
     book.write(lambda: order_lines(line(4, option_code=OPTIONS[0], date=DAY)))
-    before = dump(book.path)
+    before = dump(book.url)
 
     assert not book.write(lambda: movement.move(TENANT, row.inventory_id, CAUSE, **units))
-    assert dump(book.path) == before
+    assert dump(book.url) == before
 
 
 def test_a_page_is_ordered_by_option_then_day_then_code(book: Book) -> None:
@@ -143,10 +141,12 @@ def test_a_page_is_ordered_by_option_then_day_then_code(book: Book) -> None:
     )
 )
 @settings(max_examples=20)
-def test_any_sequence_of_settings_and_orders_is_right(moves: list[tuple[str, list[int]]]) -> None:
+def test_any_sequence_of_settings_and_orders_is_right(
+    lend: Lend, moves: list[tuple[str, list[int]]]
+) -> None:
     """Against a model of two numbers a row; the invariants are asserted when the book closes."""
     left, sold = [0, 0], [0, 0]
-    with tempfile.TemporaryDirectory() as folder, opened(Path(folder) / "till.db") as book:
+    with lend() as url, opened(url) as book:
         book.write(lambda: (product(*OPTIONS[:2]), [stock(option, 0) for option in OPTIONS[:2]]))
         for kind, (first, second) in moves:
             asked = [first, second]

@@ -5,12 +5,11 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from conftest import ORDER, ROOT, Stack, environment, eventually, free_ports, keyed
+from conftest import ORDER, ROOT, Lend, Stack, environment, eventually, free_ports, keyed
 from invariants import assert_invariants, dump
 from mariadb import PASSWORD, QUOTED, MariaDB
 
@@ -69,22 +68,21 @@ def test_an_export_is_the_same_from_every_database(
 
     assert told["orders"] == 24
     assert first.read_bytes() == second.read_bytes() == third.read_bytes()
-    assert_invariants(tmp_path / "copy.db")
+    assert_invariants(file)
 
 
 def test_an_import_that_was_cut_off_goes_on_and_may_be_repeated(
-    fresh_stack: Stack, new_url: Callable[[Path], str], tmp_path: Path
+    fresh_stack: Stack, lend: Lend, tmp_path: Path
 ) -> None:
     fill(fresh_stack)
     whole, part = tmp_path / "whole.jsonl", tmp_path / "part.jsonl"
     rows = done(till(fresh_stack.url, "export", str(whole)))["rows"]
     lines = whole.read_bytes().splitlines(keepends=True)
-    (tmp_path / "other").mkdir()
-    url = new_url(tmp_path / "other")
     end = json.dumps({"end": {"rows": len(lines) // 2}}).encode()
     part.write_bytes(b"".join(lines[: len(lines) // 2 + 1]) + end)
 
-    added = [done(till(url, "import", str(path)))["added"] for path in (part, whole, whole)]
+    with lend() as url:
+        added = [done(till(url, "import", str(path)))["added"] for path in (part, whole, whole)]
 
     assert added == [len(lines) // 2, int(str(rows)) - len(lines) // 2, 0]
 
@@ -114,7 +112,7 @@ def test_a_row_that_differs_is_refused_by_its_line(fresh_stack: Stack, tmp_path:
 
 
 def test_a_backup_made_while_serving_is_whole(
-    fresh_stack: Stack, new_url: Callable[[Path], str], tmp_path: Path
+    fresh_stack: Stack, lend: Lend, tmp_path: Path
 ) -> None:
     fill(fresh_stack)
     stop = threading.Event()
@@ -131,18 +129,13 @@ def test_a_backup_made_while_serving_is_whole(
         stop.set()
         writer.join()
     done(ran)
-    (tmp_path / "other").mkdir()
-    url = new_url(tmp_path / "other")
-    done(till(url, "restore", str(tmp_path / "backup")))
-
     assert '"done"' in ran.stderr, "progress is told where nobody watches"
-    done(till(url, "export", str(tmp_path / "restored.jsonl")))
-    copy = tmp_path / "check.db"
-    done(till(f"sqlite:///{copy}", "import", str(tmp_path / "restored.jsonl")))
-    assert_invariants(copy)
-    assert len(dump(copy)["orders"]) >= 24
-    again = till(url, "restore", str(tmp_path / "backup"))
-    assert "the database is not empty" in again.stderr
+    with lend() as url:
+        done(till(url, "restore", str(tmp_path / "backup")))
+        assert_invariants(url)
+        assert len(dump(url)["orders"]) >= 24
+        again = till(url, "restore", str(tmp_path / "backup"))
+        assert "the database is not empty" in again.stderr
 
 
 def test_the_password_comes_from_a_file_and_is_shown_nowhere(

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import grpc
 import pytest
-from conftest import CALLER, ORDER, Stack, keyed
+from conftest import CALLER, ORDER, Lend, Stack, keyed
 from google.rpc.error_details_pb2 import ErrorInfo
 from inside import TENANT, Book, at_once, refused
 from invariants import dump
@@ -25,9 +25,9 @@ MOVES = [(old, new) for old in lifecycle.MOVES for new in lifecycle.MOVES]
 
 
 @pytest.fixture(scope="module")
-def market(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
+def market(lend: Lend) -> Iterator[Market]:
     """A market that the tests of this module share."""
-    with trading(tmp_path_factory.mktemp("lifecycle") / "till.db") as market:
+    with lend() as url, trading(url) as market:
         yield market
 
 
@@ -197,17 +197,14 @@ def test_the_life_of_an_order_is_served_as_rest(stack: Stack) -> None:
     assert rest.get("/v1/orders", params={"page_token": str(uuid4())}).status_code == 400
 
 
-# What follows opens order books of its own in this process, which ends the market above.
-
-
 def test_a_move_that_another_writer_was_first_with_is_refused(book: Book) -> None:
     stale, _ = book.write(order_lines)
     book.write(lambda: lifecycle.transition(TENANT, stale.order_id, "CONFIRMED", "", ACTOR))
-    before = dump(book.path)
+    before = dump(book.url)
 
     with pytest.raises(Overloaded, match="moved by another"):
-        book.write(lambda: lifecycle.set_status(stale, "CANCELLED", ACTOR))
-    assert dump(book.path) == before
+        book.write(lambda: lifecycle.set_status(stale, "CANCELLED", ACTOR), seconds=0.5)
+    assert dump(book.url) == before
 
 
 def test_another_tenant_finds_no_order(book: Book) -> None:

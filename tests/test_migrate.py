@@ -2,17 +2,20 @@
 
 import re
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from alone import alone
-from conftest import connect
+from databases import connect
+from inside import on_this_thread
+from mariadb import MariaDB
 
 from storage import ddl, migrate
-from storage.database import close_database, open_database
+from storage.database import close_database
 from storage.row import DB
 
 FIRST = "CREATE TABLE `a` (`x` BIGINT NOT NULL PRIMARY KEY)"
@@ -21,19 +24,20 @@ THIRD = "CREATE UNIQUE INDEX `a_y_x` ON `a` (`y`, `x`)"
 
 
 @pytest.fixture
-def url(new_url: Callable[[Path], str], tmp_path: Path) -> str:
-    """The URL of an empty database."""
-    return new_url(tmp_path)
+def new_url(
+    backend: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[], str]:
+    """Gives the URL of another database without a schema."""
+    if backend == "sqlite":
+        return lambda: f"sqlite:///{tmp_path_factory.mktemp('new') / 'till.db'}"
+    server: MariaDB = request.getfixturevalue("mariadb")
+    return lambda: server.database(f"till_{uuid4().hex}")
 
 
-@contextmanager
-def opened(url: str) -> Iterator[None]:
-    """Opens a database on this thread."""
-    open_database(url)
-    try:
-        yield
-    finally:
-        close_database()
+@pytest.fixture
+def url(new_url: Callable[[], str]) -> str:
+    """The URL of a database without a schema."""
+    return new_url()
 
 
 def rows(query: str) -> list[tuple[Any, ...]]:
@@ -79,15 +83,11 @@ def written(folder: Path, *steps: tuple[str, ...]) -> Path:
     return folder
 
 
-def test_the_migrations_make_what_the_models_say(
-    url: str, new_url: Callable[[Path], str], tmp_path: Path
-) -> None:
-    with opened(url):
+def test_the_migrations_make_what_the_models_say(url: str, new_url: Callable[[], str]) -> None:
+    with on_this_thread(url):
         migrate.up()
         migrated = described(url)
-    (tmp_path / "other").mkdir()
-    other = new_url(tmp_path / "other")
-    with opened(other):
+    with on_this_thread(other := new_url()):
         DB.execute_sql(ddl.spoken(migrate._TABLE))
         for statement in ddl.of_tables():
             DB.execute_sql(ddl.spoken(statement))
@@ -98,7 +98,7 @@ def test_the_migrations_make_what_the_models_say(
 
 def test_a_server_database_is_exact_and_transactional(mariadb: Any) -> None:
     url = mariadb.database("till_exact")
-    with opened(url):
+    with on_this_thread(url):
         migrate.up()
         told = described(url)
 
@@ -107,7 +107,7 @@ def test_a_server_database_is_exact_and_transactional(mariadb: Any) -> None:
 
 
 def test_migrating_again_changes_nothing(url: str) -> None:
-    with opened(url):
+    with on_this_thread(url):
         migrate.up()
         before = described(url), rows("SELECT * FROM schema_versions")
         migrate.up()
@@ -118,7 +118,7 @@ def test_migrating_again_changes_nothing(url: str) -> None:
 def test_many_servers_starting_at_once_migrate_once(url: str, tmp_path: Path) -> None:
     folder = written(tmp_path / "steps", (FIRST,), (SECOND, THIRD))
     failures: list[BaseException] = []
-    with opened(url):  # one database object, as in a server; a connection a thread
+    with on_this_thread(url):  # one database object, as in a server; a connection a thread
 
         def start() -> None:
             try:
@@ -142,7 +142,7 @@ def test_many_servers_starting_at_once_migrate_once(url: str, tmp_path: Path) ->
 
 
 def test_a_newer_schema_than_the_program_knows_is_refused(url: str, tmp_path: Path) -> None:
-    with opened(url):
+    with on_this_thread(url):
         migrate.up(written(tmp_path / "new", (FIRST,), (SECOND,)))
         with pytest.raises(RuntimeError, match="version 2 and this program knows up to 1"):
             migrate.up(written(tmp_path / "old", (FIRST,)))
@@ -150,7 +150,7 @@ def test_a_newer_schema_than_the_program_knows_is_refused(url: str, tmp_path: Pa
 
 def test_a_step_that_fails_is_told_and_finished_once_it_can_be(url: str, tmp_path: Path) -> None:
     folder = written(tmp_path / "steps", (FIRST,), (SECOND, "CREATE NONSENSE", THIRD))
-    with opened(url):
+    with on_this_thread(url):
         with pytest.raises(RuntimeError, match="0002 step failed at statement 2"):
             migrate.up(folder)
         assert migrate.version() == (0 if url.startswith("sqlite:") else 1)
@@ -165,7 +165,7 @@ def test_a_crash_between_doing_and_counting_is_made_up_for(mariadb: Any, tmp_pat
     steps = (FIRST, SECOND, THIRD)
     for done in range(len(steps)):
         url = mariadb.database("till_crashed")
-        with opened(url):
+        with on_this_thread(url):
             DB.execute_sql(ddl.spoken(migrate._TABLE))
             for statement in steps[: done + 1]:
                 DB.execute_sql(ddl.spoken(statement))
@@ -177,11 +177,11 @@ def test_a_crash_between_doing_and_counting_is_made_up_for(mariadb: Any, tmp_pat
             assert rows("SHOW COLUMNS FROM a LIKE 'y'")
 
 
-def test_a_server_goes_on_while_the_schema_is_expanded(tmp_path: Path) -> None:
-    with alone(tmp_path) as server:
-        with closing(connect(f"sqlite:///{server.database}", writing=True)) as newer:
-            newer.execute("ALTER TABLE stores ADD COLUMN colour VARCHAR(9)")
-            newer.execute("CREATE TABLE colours (tenant INTEGER NOT NULL)")
+def test_a_server_goes_on_while_the_schema_is_expanded(url: str, tmp_path: Path) -> None:
+    with alone(url, tmp_path) as server:
+        with closing(connect(url, writing=True)) as newer:
+            for step in (SECOND.replace("`a`", "stores"), "CREATE TABLE colours (x INTEGER)"):
+                newer.cursor().execute(step)
             newer.commit()
         from till.v1 import order_pb2
 

@@ -1,16 +1,13 @@
 """Random stock, holds and orders on a real engine agree with the reference model at every step."""
 
-import shutil
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
+from conftest import Lend
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -57,21 +54,19 @@ rows = st.sampled_from(sorted(ROWS))
 class Market(RuleBasedStateMachine):
     """The order book and the reference, side by side under one clock."""
 
-    new_url: Callable[[Path], str] | None = None
-    """Gives the URL of an empty database; a file is made without it."""
+    lend: Lend
+    """Lends empty databases."""
     holds: Bundle[str] = Bundle("holds")
     orders: Bundle[int] = Bundle("orders")
 
     def __init__(self) -> None:
         super().__init__()
         self.left = ExitStack()
-        self.folder = Path(tempfile.mkdtemp())
-        self.left.callback(shutil.rmtree, self.folder)
         self.model = Reference(dict.fromkeys(ROWS, MAX), time.time_ns() // 1_000_000)
         clock = self.left.enter_context(pytest.MonkeyPatch.context())
         clock.setattr(time, "time_ns", lambda: self.model.now * 1_000_000)
-        url = self.new_url(self.folder) if self.new_url else ""
-        self.book: Book = self.left.enter_context(opened(self.folder / "till.db", url))
+        url = self.left.enter_context(self.lend())
+        self.book: Book = self.left.enter_context(opened(url))
         self.told: Counter[str] = Counter()
 
     def teardown(self) -> None:
@@ -304,16 +299,12 @@ def ledger(inventory_id: int) -> tuple[int, ...]:
 
 
 @pytest.mark.timeout(240)
-def test_whatever_happens_the_book_agrees_with_the_reference(
-    backend: str, new_url: Callable[[Path], str]
-) -> None:
-    server = backend != "sqlite"
-
+def test_whatever_happens_the_book_agrees_with_the_reference(backend: str, lend: Lend) -> None:
     class Here(Market):
         """The market on this backend."""
 
-    Here.new_url = staticmethod(new_url) if server else None
+    Here.lend = staticmethod(lend)  # type: ignore[assignment]
 
-    # A database on a server takes a second to make.
-    examples = settings(max_examples=10 if server else 30, stateful_step_count=20)
+    # A step on a server is four times as slow.
+    examples = settings(max_examples=30 if backend == "sqlite" else 10, stateful_step_count=20)
     run_state_machine_as_test(Here, settings=examples)  # type: ignore[no-untyped-call]

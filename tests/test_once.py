@@ -27,19 +27,19 @@ def answered(book: Book, asked: once.Claim | None, answer: bytes = b"answer") ->
 
 def test_the_first_answer_is_given_again(book: Book) -> None:
     assert answered(book, claim()) == (b"answer", False)
-    before = dump(book.path)
+    before = dump(book.url)
 
     assert answered(book, claim(), b"other") == (b"answer", True)
-    assert dump(book.path) == before
+    assert dump(book.url) == before
 
 
 def test_a_key_with_another_meaning_is_refused(book: Book) -> None:
     answered(book, claim())
-    before = dump(book.path)
+    before = dump(book.url)
 
     with pytest.raises(KeyReused):
         answered(book, claim(meaning="other"))
-    assert dump(book.path) == before
+    assert dump(book.url) == before
 
 
 @pytest.mark.parametrize("other", [{"tenant": 2}, {"client": "c2"}, {"rpc": "R2"}], ids=str)

@@ -6,10 +6,10 @@ import grpc
 import pytest
 from alone import alone
 from conftest import Stack, Stubs, eventually
+from databases import lost
 from google.longrunning import operations_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
 from inside import TENANT, Book, Served, at_once, refused
-from test_call import lost
 from till.v1 import draft_item_pb2, order_pb2
 
 from server.worker import BATCH, Worker
@@ -164,26 +164,26 @@ def test_those_that_cannot_be_read_fail_and_hold_up_nobody(
 
 
 def test_what_the_database_refuses_is_tried_again(inner: Stubs, served: Served) -> None:
-    with lost(served.path, "draft_items"):
+    with lost(served.url, "draft_items"):
         name = submit(inner, "item")
         assert state(wait(inner, name, 0.5)) == "PENDING"
 
     assert state(wait(inner, name)) == "SUCCEEDED"
 
 
-def test_what_was_accepted_before_a_start_is_applied_after_it(tmp_path: Path) -> None:
-    with alone(tmp_path, "first") as first:
+def test_what_was_accepted_before_a_start_is_applied_after_it(url: str, tmp_path: Path) -> None:
+    with alone(url, tmp_path, "first") as first:
         names = [submit(first.stubs, f"i{number}") for number in range(ITEMS)]
         first.process.kill()
-    with alone(tmp_path, "second") as second:
+    with alone(url, tmp_path, "second") as second:
         found = [wait(second.stubs, name) for name in names]
 
     assert {state(each) for each in found} == {"SUCCEEDED"}
 
 
-def test_two_servers_on_one_database_apply_each_item_once(tmp_path: Path) -> None:
+def test_two_servers_on_one_database_apply_each_item_once(url: str, tmp_path: Path) -> None:
     """The invariants, asserted at the end of each, want one item and one event an operation."""
-    with alone(tmp_path, "a") as first, alone(tmp_path, "b") as second:
+    with alone(url, tmp_path, "a") as first, alone(url, tmp_path, "b") as second:
         both = (first.stubs, second.stubs)
         names = at_once(
             [lambda n=n, s=s: submit(s, f"i{n}") for n in range(ITEMS) for s in both][:ITEMS]
@@ -195,7 +195,7 @@ def test_two_servers_on_one_database_apply_each_item_once(tmp_path: Path) -> Non
     assert (len(set(names)), set(again)) == (ITEMS // 2, set(names))
 
 
-def test_two_servers_on_one_database_take_a_number_once(tmp_path: Path) -> None:
+def test_two_servers_on_one_database_take_a_number_once(url: str, tmp_path: Path) -> None:
     def take(stubs: Stubs, number: int) -> bool:
         request = order_pb2.SubmitStoreOrderRequest(store_id="s", order_id=str(number), user_id="u")
         request.grand_total = 1
@@ -205,7 +205,7 @@ def test_two_servers_on_one_database_take_a_number_once(tmp_path: Path) -> None:
             assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
             return False
 
-    with alone(tmp_path, "a") as first, alone(tmp_path, "b") as second:
+    with alone(url, tmp_path, "a") as first, alone(url, tmp_path, "b") as second:
         both = (first.stubs, second.stubs)
         taken = at_once([lambda s=s, n=n: take(s, n) for n in range(20) for s in both])
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 import pytest
+from conftest import Lend
 from inside import refused
 from market import KNOWN, Market, trading
 from samples import DAY
@@ -16,9 +17,9 @@ from till.v1.order_pb2 import Order
 
 
 @pytest.fixture(scope="module")
-def market(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
+def market(lend: Lend) -> Iterator[Market]:
     """A market that the tests of this module share."""
-    with trading(tmp_path_factory.mktemp("pages") / "till.db") as market:
+    with lend() as url, trading(url) as market:
         yield market
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, Stack, running, till
+from conftest import ROOT, Lend, Stack, running, till
 from doors import DOORS, RPC_DOORS, bearer, call, files_of, new_key, token
 from examples import EXAMPLES, FIRST, Who, fill, invented, newcomer, settle
 
@@ -79,9 +79,12 @@ class Session:
 
 
 @pytest.fixture(scope="module")
-def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
-    with running(tmp_path_factory.mktemp("session")) as stack:
-        return Session(stack)
+def session(lend: Lend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+    """A session whose stack has ended; its log and its order book are left."""
+    with lend() as url:
+        with running(tmp_path_factory.mktemp("session"), {"TILL_DATABASE": url}) as stack:
+            session = Session(stack)
+        yield session
 
 
 def test_no_secret_is_in_a_log(session: Session) -> None:

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import grpc
 import pytest
-from conftest import CALLER, Stack, keyed
+from conftest import CALLER, Lend, Stack, keyed
 from google.protobuf.wrappers_pb2 import Int32Value
 from google.rpc.error_details_pb2 import ErrorInfo, PreconditionFailure
 from inside import at_once, refused
@@ -20,9 +20,9 @@ MONTH_MS = 30 * 24 * 3600 * 1000
 
 
 @pytest.fixture(scope="module")
-def market(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
+def market(lend: Lend) -> Iterator[Market]:
     """A market that the tests of this module share."""
-    with trading(tmp_path_factory.mktemp("stock") / "till.db") as market:
+    with lend() as url, trading(url) as market:
         yield market
 
 

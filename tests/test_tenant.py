@@ -3,17 +3,15 @@
 import json
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import ROOT, Stack
 from doors import DOORS, bearer, call, files_of, token
 from examples import FIRST, invented
+from inside import on_this_thread
 
 from storage import event, migrate, tenant
-from storage.database import open_database
-from storage.row import DB
 from storage.sql import Prepared, Unbound, across_tenants, param
 from storage.tables import ApiClient, ApiKey, Order, OrderItem, Store
 
@@ -136,13 +134,12 @@ def test_a_client_narrower_than_its_token_is_what_counts(stack: Stack) -> None:
 
 
 @pytest.fixture
-def book(tmp_path: Path) -> Iterator[None]:
+def book(url: str) -> Iterator[None]:
     """An order book that is open in this process."""
-    open_database(f"sqlite:///{tmp_path / 'till.db'}")
-    migrate.up()
-    event.begin()  # what is done here stands for one unit
-    yield
-    DB.close()
+    with on_this_thread(url):
+        migrate.up()
+        event.begin()  # what is done here stands for one unit
+        yield
 
 
 UNBOUND: dict[str, Callable[[], Any]] = {

@@ -81,12 +81,12 @@ def test_a_line_that_names_no_row_is_taken_unless_the_tenant_refuses(
 ) -> None:
     shelf.write(lambda: order_lines(line(99, **name)))
     shelf.write(lambda: tenant.set_stock_policy(TENANT, "REQUIRE_MATCH"))
-    before = dump(shelf.path)
+    before = dump(shelf.url)
 
     with pytest.raises(NoStockRow, match=r"quoteItems\[1\]"):
         shelf.write(lambda: order_lines(line(1, sku="S"), line(1, **name)))
 
-    assert dump(shelf.path) == before
+    assert dump(shelf.url) == before
     shelf.write(lambda: order_lines(line(1, sku="S")))
     assert row(shelf).ordered == 1
 
@@ -158,12 +158,12 @@ def test_a_hold_that_is_not_the_orders_to_use_changes_nothing(shelf: Book, end: 
     new = order_of(owner)
     while end == "expired" and hold.get(TENANT, made.hold_id).state == "ACTIVE":
         pass
-    before = dump(shelf.path)
+    before = dump(shelf.url)
 
     with pytest.raises((NotFound, HoldNotActive)):
         shelf.write(lambda: order.create(new, [line(1, sku="S")], hold_id))
 
-    assert dump(shelf.path) == before
+    assert dump(shelf.url) == before
 
 
 def order_of(owner: int) -> Any:

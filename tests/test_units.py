@@ -1,37 +1,27 @@
-"""The engine on both databases: units under a crowd, lost connections, commits of unknown end."""
+"""The engine on both databases: units under a crowd, one of them right and no two alike."""
 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import closing, contextmanager
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from conftest import connect
-from mariadb import MariaDB
-from proxy import Cut, Proxy, proxied
+from databases import rows
 
-from storage import checkout, draft_item, inventory, order, store
+from storage import checkout, draft_item, inventory, order, store, tenant
 from storage.checkout_request import Item, Request
 from storage.database import Options
 from storage.engine import Engine
-from storage.errors import OrderExists, OutcomeUnknown, OutOfStock, Overloaded
+from storage.errors import ClientNotUsable, OrderExists, OutOfStock, Overloaded
 from storage.once import Claim, once
-from storage.tables import DraftItem, Order, OrderItem, Product, ProductOption
+from storage.tables import ApiClient, DraftItem, Order, OrderItem, Product, ProductOption
 from storage.unit import DEADLINE
 
 CALLERS = 100
 DAY = "2031-05-01"
 Use = Callable[[Engine], Awaitable[None]]
-
-
-@pytest.fixture
-def url(new_url: Callable[[Path], str], tmp_path: Path) -> str:
-    """The URL of an empty database."""
-    return new_url(tmp_path)
 
 
 def using(url: str, use: Use, **options: Any) -> None:
@@ -45,14 +35,6 @@ def using(url: str, use: Use, **options: Any) -> None:
             await engine.close()
 
     asyncio.run(run())
-
-
-def rows(url: str, query: str) -> list[tuple[Any, ...]]:
-    """Returns the rows of a query, asked of the database itself."""
-    with closing(connect(url)) as connection:
-        cursor = connection.cursor()
-        cursor.execute(query)
-        return list(cursor.fetchall())
 
 
 def claim(key: str) -> Claim:
@@ -259,6 +241,25 @@ def test_a_customers_times_differ_under_a_crowd(url: str) -> None:
     assert rows(url, "SELECT count(DISTINCT customer_ms) FROM orders") == [(CALLERS,)]
 
 
+def test_a_crowd_that_rotates_a_key_adds_one(url: str) -> None:
+    def one_more() -> str:
+        return tenant.rotate_key(1, "client")[1]
+
+    async def use(engine: Engine) -> None:
+        await engine.write(lambda: tenant.create("demo", "1001"))
+        await engine.write(lambda: tenant.create_client(ApiClient(tenant=1, client_id="client")))
+        for _ in range(10):
+            ends = await outcomes([engine.write(one_more) for _ in range(16)])
+            assert ends == {"done": 1, ClientNotUsable.__name__: 15}
+            client = await engine.read(lambda: tenant.get_client(1, "client"))
+            (old, _) = await engine.read(lambda c=client: tenant.valid_keys(c))
+            await engine.write(lambda k=old.key_id: tenant.revoke_key(1, "client", k))
+
+    using(url, use)
+    assert rows(url, "SELECT count(*) FROM api_keys") == [(11,)]
+    assert_the_book_adds_up(url)
+
+
 def test_identities_are_exact_to_the_last_space(url: str) -> None:
     names = ["a", "A", "a ", "á", "a\u0301", "\uff41", "주문", "🛒"]
 
@@ -311,86 +312,3 @@ def test_a_full_queue_refuses_before_it_begins(url: str) -> None:
         assert ends["done"] + ends["Overloaded"] == CALLERS
 
     asyncio.run(run())
-
-
-@contextmanager
-def through_a_proxy(mariadb: MariaDB) -> Iterator[tuple[str, str, Proxy]]:
-    """Gives the URL of an empty database, the same through a proxy, and the proxy."""
-    direct = mariadb.database(f"till_{uuid4().hex}")
-    with proxied(mariadb.port) as proxy:
-        yield direct, direct.replace(f":{mariadb.port}/", f":{proxy.port}/"), proxy
-
-
-@pytest.mark.parametrize("cuts", [("before",), ("after",), ("before", "after"), ("after", "after")])
-def test_a_keyed_commit_of_unknown_end_is_done_once(
-    mariadb: MariaDB, cuts: tuple[Cut, ...]
-) -> None:
-    async def use(engine: Engine) -> None:
-        await engine.write(lambda: submit("warm"))
-        proxy.cut(*cuts)
-        answer, _ = await engine.write(lambda: once(claim("k"), lambda: submit("1")))
-        again, replayed = await engine.write(lambda: once(claim("k"), lambda: submit("1")))
-        assert (again, replayed) == (answer, True)
-
-    with through_a_proxy(mariadb) as (direct, url, proxy):
-        using(url, use)
-        assert rows(direct, "SELECT count(*) FROM orders") == [(2,)]
-        assert_the_book_adds_up(direct)
-
-
-@pytest.mark.parametrize(("cut", "kept"), [("before", 1), ("after", 2)])
-def test_a_commit_of_unknown_end_without_a_key_is_said_to_be_unknown(
-    mariadb: MariaDB, cut: Cut, kept: int
-) -> None:
-    async def use(engine: Engine) -> None:
-        await engine.write(lambda: submit("warm"))
-        proxy.cut(cut)
-        with pytest.raises(OutcomeUnknown):
-            await engine.write(lambda: submit("1"))
-
-    with through_a_proxy(mariadb) as (direct, url, proxy):
-        using(url, use)
-        assert rows(direct, "SELECT count(*) FROM orders") == [(kept,)]
-
-
-def test_connections_killed_by_an_operator_are_replaced_unseen(mariadb: MariaDB) -> None:
-    url = mariadb.database(f"till_{uuid4().hex}")
-
-    async def use(engine: Engine) -> None:
-        for number in range(20):
-            await asyncio.gather(
-                *(
-                    engine.write(
-                        lambda n=n, number=number: once(
-                            claim(f"{number}-{n}"), lambda: submit(f"{number}-{n}")
-                        )
-                    )
-                    for n in range(4)
-                )
-            )
-            mariadb.run("KILL USER till")
-            assert len(await engine.read(lambda: order.recent(1, "s", "u"))) == min(
-                5, 4 * (number + 1)
-            )
-
-    using(url, use, connections=4)
-    assert rows(url, "SELECT count(*) FROM orders") == [(80,)]
-
-
-def test_a_lock_held_by_somebody_else_is_waited_out_or_told(mariadb: MariaDB) -> None:
-    url = mariadb.database(f"till_{uuid4().hex}")
-
-    async def use(engine: Engine) -> None:
-        await engine.write(lambda: submit("1"))
-        with closing(connect(url)) as holder:
-            holder.cursor().execute("UPDATE event_tips SET seq = seq")
-            began = asyncio.create_task(engine.write(lambda: submit("2")))
-            await asyncio.sleep(0.2)
-            holder.rollback()
-            await began
-            holder.cursor().execute("UPDATE event_tips SET seq = seq WHERE tenant = 1")
-            with pytest.raises(Overloaded):
-                await engine.write(lambda: submit("3"))
-
-    using(url, use)
-    assert rows(url, "SELECT count(*) FROM orders") == [(2,)]

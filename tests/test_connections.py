@@ -1,0 +1,134 @@
+"""Connections to a database server: cut in a commit, killed, kept waiting. SQLite has none."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from uuid import uuid4
+
+import pytest
+import test_units
+from databases import connect, rows
+from inside import on_this_thread
+from invariants import assert_invariants
+from mariadb import MariaDB
+from proxy import Cut, Proxy, proxied
+from test_units import assert_the_book_adds_up, claim, submit, using
+
+from storage import order
+from storage.engine import Engine
+from storage.errors import OutcomeUnknown, Overloaded
+from storage.once import once
+from storage.row import DB
+
+
+@contextmanager
+def through_a_proxy(mariadb: MariaDB, *, narrow: bool) -> Iterator[tuple[str, str, Proxy]]:
+    """Gives the URL of an empty database, the same through a proxy, and the proxy."""
+    with mariadb.lend() as direct, proxied(mariadb.port, narrow=narrow) as proxy:
+        yield direct, direct.replace(f":{mariadb.port}/", f":{proxy.port}/"), proxy
+
+
+NARROW = pytest.mark.parametrize("narrow", [False, True], ids=["together", "one_by_one"])
+"""Whether the server takes the statements of a commit together."""
+
+
+@NARROW
+def test_whether_the_server_takes_several_statements_is_found_out(
+    mariadb: MariaDB, narrow: bool
+) -> None:
+    with through_a_proxy(mariadb, narrow=narrow) as (_, url, _), on_this_thread(url):
+        assert DB.obj.takes_several is not narrow
+
+
+@pytest.mark.parametrize(
+    "play",
+    [
+        test_units.test_a_hundred_writes_with_one_key_do_the_work_once,
+        test_units.test_the_last_unit_under_one_key_is_sold_to_every_twin_alike,
+        test_units.test_a_hot_row_of_600_units_sells_exactly_600,
+        test_units.test_two_checkouts_of_one_order_see_each_other,
+        test_units.test_a_crowd_that_rotates_a_key_adds_one,
+    ],
+    ids=lambda play: play.__name__.removeprefix("test_"),
+)
+def test_where_statements_go_one_by_one(mariadb: MariaDB, play: Callable[[str], None]) -> None:
+    with through_a_proxy(mariadb, narrow=True) as (direct, url, _):
+        play(url)
+        assert_invariants(direct, keyed=False)
+
+
+@NARROW
+@pytest.mark.parametrize("cuts", [("before",), ("after",), ("before", "after"), ("after", "after")])
+def test_a_keyed_commit_of_unknown_end_is_done_once(
+    mariadb: MariaDB, cuts: tuple[Cut, ...], narrow: bool
+) -> None:
+    async def use(engine: Engine) -> None:
+        await engine.write(lambda: submit("warm"))
+        proxy.cut(*cuts)
+        answer, _ = await engine.write(lambda: once(claim("k"), lambda: submit("1")))
+        again, replayed = await engine.write(lambda: once(claim("k"), lambda: submit("1")))
+        assert (again, replayed) == (answer, True)
+
+    with through_a_proxy(mariadb, narrow=narrow) as (direct, url, proxy):
+        using(url, use)
+        assert rows(direct, "SELECT count(*) FROM orders") == [(2,)]
+        assert_the_book_adds_up(direct)
+
+
+@NARROW
+@pytest.mark.parametrize(("cut", "kept"), [("before", 1), ("after", 2)])
+def test_a_commit_of_unknown_end_without_a_key_is_said_to_be_unknown(
+    mariadb: MariaDB, cut: Cut, kept: int, narrow: bool
+) -> None:
+    async def use(engine: Engine) -> None:
+        await engine.write(lambda: submit("warm"))
+        proxy.cut(cut)
+        with pytest.raises(OutcomeUnknown):
+            await engine.write(lambda: submit("1"))
+
+    with through_a_proxy(mariadb, narrow=narrow) as (direct, url, proxy):
+        using(url, use)
+        assert rows(direct, "SELECT count(*) FROM orders") == [(kept,)]
+
+
+def test_connections_killed_by_an_operator_are_replaced_unseen(mariadb: MariaDB) -> None:
+    url = mariadb.database(f"till_{uuid4().hex}")
+
+    async def use(engine: Engine) -> None:
+        for number in range(20):
+            await asyncio.gather(
+                *(
+                    engine.write(
+                        lambda n=n, number=number: once(
+                            claim(f"{number}-{n}"), lambda: submit(f"{number}-{n}")
+                        )
+                    )
+                    for n in range(4)
+                )
+            )
+            mariadb.run("KILL USER till")
+            assert len(await engine.read(lambda: order.recent(1, "s", "u"))) == min(
+                5, 4 * (number + 1)
+            )
+
+    using(url, use, connections=4)
+    assert rows(url, "SELECT count(*) FROM orders") == [(80,)]
+
+
+def test_a_lock_held_by_somebody_else_is_waited_out_or_told(mariadb: MariaDB) -> None:
+    url = mariadb.database(f"till_{uuid4().hex}")
+
+    async def use(engine: Engine) -> None:
+        await engine.write(lambda: submit("1"))
+        with closing(connect(url)) as holder:
+            holder.cursor().execute("UPDATE event_tips SET seq = seq")
+            began = asyncio.create_task(engine.write(lambda: submit("2")))
+            await asyncio.sleep(0.2)
+            holder.rollback()
+            await began
+            holder.cursor().execute("UPDATE event_tips SET seq = seq WHERE tenant = 1")
+            with pytest.raises(Overloaded):
+                await engine.write(lambda: submit("3"))
+
+    using(url, use)
+    assert rows(url, "SELECT count(*) FROM orders") == [(2,)]
