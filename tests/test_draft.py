@@ -45,7 +45,8 @@ def accept(item: str, quantity: int, key: str = "") -> str:
 def events() -> list[str]:
     """Returns the kinds of all events, in their order."""
     for text, rows in event.closing(event.collected()):
-        DB.cursor().executemany(text, rows)
+        for row in rows:
+            DB.execute_sql(text, row)
     event.begin()
     return [row.kind for row in Event.select().where(Event.tenant == TENANT)]
 
