@@ -18,7 +18,7 @@ from storage import event, mysql, once
 from storage.errors import OutcomeUnknown, Overloaded, Race
 from storage.mysql import BEATEN, BROKEN_CHECK, DUPLICATE, ERRORS, LOST
 from storage.row import DB
-from storage.unit import Job, perform
+from storage.unit import Job, learned, perform
 
 T = TypeVar("T")
 log = logging.getLogger("till.engine")
@@ -102,6 +102,8 @@ def _run(job: Job) -> Any:
             result = perform(job.unit)
             committing = True
             _commit()
+            for action in learned():
+                action()
             return result
         except (*ERRORS, Race) as error:
             _undo(error)

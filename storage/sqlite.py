@@ -19,7 +19,7 @@ from storage import event
 from storage.errors import OutcomeUnknown, Overloaded, Race
 from storage.row import DB
 from storage.sql import Bound, execute
-from storage.unit import Job, perform
+from storage.unit import Job, learned, perform
 
 T = TypeVar("T")
 log = logging.getLogger("till.engine")
@@ -194,7 +194,10 @@ def _commit(batch: list[Job]) -> None:
         _fail(
             batch, OutcomeUnknown("the commit failed; repeat the request with the same key"), error
         )
-        _roll_back()
+        return _roll_back()
+    for job in batch:
+        for action in job.learned:
+            action()
 
 
 def _run(job: Job) -> None:
@@ -207,7 +210,7 @@ def _run(job: Job) -> None:
         execute("SAVEPOINT unit")
         try:
             job.result, job.error = perform(job.unit), None
-            job.events = event.collected()
+            job.events, job.learned = event.collected(), learned()
         except (IntegrityError, Race) as error:
             job.error = error
         except Exception as error:

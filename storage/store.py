@@ -2,12 +2,21 @@
 
 import json
 import uuid
+from functools import partial
+from weakref import WeakKeyDictionary
+
+from peewee import Database
 
 from storage import event, ids
 from storage.errors import AlreadyExists, NotFound, Race
+from storage.row import DB
 from storage.sql import Prepared, insert, param, tuples
 from storage.tables import Depot, Product, ProductOption, Store
+from storage.unit import after_commit
 
+REGISTERED_MAX = 100_000
+"""Stores remembered, so that an order in one of them need not look."""
+_registered: WeakKeyDictionary[Database, set[tuple[int, str]]] = WeakKeyDictionary()
 _FIND = Prepared(
     lambda: Store.select().where(
         (Store.tenant == param("tenant")) & (Store.store == param("store"))
@@ -26,9 +35,14 @@ def get(tenant: int, store: str) -> tuple[Store, list[str]]:
 
 
 def ensure(tenant: int, store: str) -> None:
-    """Registers a store that an order names, unless it is."""
+    """Registers a store that an order names, unless it is; a store stays for good."""
+    known = _registered.setdefault(DB.obj, set())
+    if (tenant, store) in known:
+        return
     if _FIND.row(tenant=tenant, store=store) is None:
         _register(Store(tenant=tenant, store=store, create_ms=ids.now_ms()))
+    if len(known) < REGISTERED_MAX:
+        after_commit(partial(known.add, (tenant, store)))
 
 
 def create(tenant: int, store: str, display_name: str) -> tuple[Store, list[str]]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import threading
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -15,11 +16,13 @@ T = TypeVar("T")
 DEADLINE: ContextVar[float] = ContextVar("deadline", default=math.inf)
 """The time.monotonic() at which the caller stops waiting; whoever takes a call in sets it."""
 
+_unit = threading.local()
+
 
 class Job:
     """A unit that waits, and what became of it."""
 
-    __slots__ = ("deadline", "error", "events", "future", "result", "since", "unit")
+    __slots__ = ("deadline", "error", "events", "future", "learned", "result", "since", "unit")
 
     def __init__(self, unit: Callable[[], Any], future: "asyncio.Future[Any]") -> None:
         self.unit, self.future = unit, future
@@ -27,6 +30,7 @@ class Job:
         self.result: Any = None
         self.error: BaseException | None = None
         self.events: list[event.Waiting] = []
+        self.learned: list[Callable[[], None]] = []
 
     def wanted(self) -> bool:
         """Says whether the caller is still there and has time; any thread may ask before it begins
@@ -48,8 +52,20 @@ class Job:
 
 def perform(unit: Callable[[], T]) -> T:
     """Runs a unit inside the transaction that is open on this thread; its events are found in
-    event.collected().
+    event.collected(), and what holds once it is committed in learned().
     """
     once.begin()
     event.begin()
+    _unit.learned = []
     return unit()
+
+
+def after_commit(action: Callable[[], None]) -> None:
+    """Lets a unit remember something that is true only once it is on disk."""
+    _unit.learned.append(action)
+
+
+def learned() -> list[Callable[[], None]]:
+    """Returns what the unit on this thread asked for."""
+    actions: list[Callable[[], None]] = _unit.learned
+    return actions
