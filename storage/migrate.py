@@ -1,24 +1,28 @@
 """Versions of the schema: numbered files of SQL, applied in order and never backwards.
 
 Our own sixty lines instead of playhouse.migrations, which takes no lock and drops CHECKs. SQLite
-takes all of an upgrade as one transaction. MySQL commits every statement by itself, so a named lock
-keeps a second server out, and each statement that is done is counted: the next start goes on after
-it.
+takes all of an upgrade as one transaction. MySQL commits every statement by itself, so a lease
+keeps a second server out, and each statement that is done is counted once, by whoever was first:
+the next start goes on after it, and so does a server that was overtaken.
 """
 
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from peewee import DatabaseError, MySQLDatabase, OperationalError
+from peewee import DatabaseError, MySQLDatabase
 
-from storage import ids
+from storage import ids, mysql
 from storage.ddl import spoken
+from storage.errors import Race
+from storage.lease import FASTER, extend, lease
+from storage.mysql import BEATEN
 from storage.row import DB
 
 FOLDER = Path(__file__).parent / "migrations"
-LOCK_SECONDS = 300
+WAIT_SECONDS = 300
 """How long to wait for another server that is upgrading the schema."""
 EXISTS = {1050, 1060, 1061, 1826, 3822}
 """The table, column, index or constraint is there: a crash came between doing and counting."""
@@ -88,7 +92,7 @@ def _applied() -> list[tuple[int, int, int | None]]:
 def _up_file(steps: list[Migration], tell: Callable[[Migration], None]) -> None:
     DB.execute_sql("BEGIN IMMEDIATE")
     try:
-        _apply(steps, tell)
+        _apply(steps, tell, lambda: None)
         DB.execute_sql("COMMIT")
     except BaseException:
         DB.execute_sql("ROLLBACK")
@@ -96,18 +100,29 @@ def _up_file(steps: list[Migration], tell: Callable[[Migration], None]) -> None:
 
 
 def _up_server(steps: list[Migration], tell: Callable[[Migration], None]) -> None:
-    lock = f"till.schema.{DB.obj.database}"[:64]
-    (held,) = DB.execute_sql("SELECT GET_LOCK(%s, %s)", (lock, LOCK_SECONDS)).fetchone()
-    if held != 1:
-        raise RuntimeError(f"another server has been upgrading the schema for {LOCK_SECONDS} s")
+    deadline, done = time.monotonic() + WAIT_SECONDS, False
+    with mysql.patient():
+        while not done:
+            with lease(deadline - time.monotonic()) as owner:
+                done = _applied_all(steps, tell, owner)
+
+
+def _applied_all(steps: list[Migration], tell: Callable[[Migration], None], owner: str) -> bool:
+    """Runs what is missing; False when another server took over in the middle of it."""
     try:
-        _apply(steps, tell)
-    finally:
-        DB.execute_sql("SELECT RELEASE_LOCK(%s)", (lock,)).fetchone()
+        _apply(steps, tell, lambda: extend(owner))
+    except Race:
+        DB.execute_sql("ROLLBACK")
+        return False
+    return True
 
 
-def _apply(steps: list[Migration], tell: Callable[[Migration], None]) -> None:
-    """Runs what is missing; looks again first, since it may have waited for another server."""
+def _apply(
+    steps: list[Migration], tell: Callable[[Migration], None], go_on: Callable[[], None]
+) -> None:
+    """Runs what is missing; looks again first, since it may have waited for another server. `go_on`
+    follows each count and raises Race when it is another server's turn.
+    """
     DB.execute_sql(spoken(_TABLE))
     begun = {number: (count, done_ms) for number, count, done_ms in _applied()}
     for step in steps:
@@ -116,25 +131,30 @@ def _apply(steps: list[Migration], tell: Callable[[Migration], None]) -> None:
             continue
         tell(step)
         if count is None:
-            _run(
-                "INSERT INTO schema_versions (version, name, statements) VALUES (?, ?, 0)",
-                step.version,
-                step.name,
-            )
-        _finish(step, count or 0)
+            begin = "INSERT INTO schema_versions (version, name, statements) VALUES (?, ?, 0)"
+            _count(go_on, begin, step.version, step.name)
+        _finish(step, count or 0, go_on)
 
 
-def _finish(step: Migration, count: int) -> None:
+def _finish(step: Migration, count: int, go_on: Callable[[], None]) -> None:
     for number, statement in enumerate(step.statements[count:], count + 1):
         try:
             DB.execute_sql(spoken(statement))
-        except OperationalError as error:
-            if error.args[0] not in EXISTS or number > count + 1:
-                raise _failed(step, number, error) from error
         except DatabaseError as error:
-            raise _failed(step, number, error) from error
-        _run("UPDATE schema_versions SET statements = ? WHERE version = ?", number, step.version)
-    _run("UPDATE schema_versions SET done_ms = ? WHERE version = ?", ids.now_ms(), step.version)
+            if not (number == count + 1 and error.args[0] in EXISTS):
+                _overtaken(error, go_on)
+                raise _failed(step, number, error) from error
+        after = "UPDATE schema_versions SET statements = ? WHERE version = ? AND statements = ?"
+        _count(go_on, after, number, step.version, number - 1)
+    end = "UPDATE schema_versions SET done_ms = ? WHERE version = ?"
+    _count(go_on, end, ids.now_ms(), step.version)
+
+
+def _overtaken(error: DatabaseError, go_on: Callable[[], None]) -> None:
+    """Raises Race when a statement failed because another server is at work on the schema too."""
+    if error.args[0] in BEATEN:
+        raise Race("another server was in the way") from error
+    go_on()
 
 
 def _failed(step: Migration, number: int, error: Exception) -> RuntimeError:
@@ -143,7 +163,15 @@ def _failed(step: Migration, number: int, error: Exception) -> RuntimeError:
     )
 
 
-def _run(text: str, *values: object) -> None:
-    DB.execute_sql(text.replace("?", DB.obj.param), values)
-    if isinstance(DB.obj, MySQLDatabase):
-        DB.execute_sql("COMMIT")
+def _count(go_on: Callable[[], None], text: str, *values: object) -> None:
+    """Writes how far a step is. Raises Race when another server was first."""
+    try:
+        if DB.execute_sql(text.replace("?", DB.obj.param), values).rowcount != 1:
+            raise Race("another server did the same statement")
+        if isinstance(DB.obj, MySQLDatabase):
+            DB.execute_sql("COMMIT")
+    except DatabaseError as error:
+        if error.args[0] not in FASTER:
+            raise
+        raise Race("another server counted the same statement") from error
+    go_on()

@@ -8,6 +8,8 @@ is held by a unique key or by the guard of the write.
 import logging
 import ssl
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -25,6 +27,8 @@ CONNECT_SECONDS = 1
 LOCK_WAIT_SECONDS = 1
 ANSWER_SECONDS = 10
 """How long the database may take for one statement before the connection counts as lost."""
+UPGRADE_SECONDS = 24 * 3600
+"""The same for a statement that changes the schema, which may copy a large table."""
 DUPLICATE = 1062
 BROKEN_CHECK = {3819, 4025}
 """MySQL's code and MariaDB's."""
@@ -145,6 +149,20 @@ def _weakness() -> str:
     if int(binlog) and int(sync) != 1:
         return f"the database gives sync_binlog={sync}; Till needs 1"
     return ""
+
+
+@contextmanager
+def patient() -> Iterator[None]:
+    """Gives this thread a connection that waits as long as an upgrade of the schema may take."""
+    DB.close()
+    _session.answer_seconds = UPGRADE_SECONDS
+    try:
+        DB.connect()
+        yield
+    finally:
+        _session.answer_seconds = ANSWER_SECONDS
+        DB.close()
+        DB.connect()
 
 
 def run_all(statements: list[tuple[str, list[object]]]) -> None:

@@ -1,7 +1,7 @@
 """The schema's versions: the models and the migrations agree, and no start can hurt another."""
 
 import re
-import threading
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -10,11 +10,11 @@ from uuid import uuid4
 
 import pytest
 from alone import alone
-from databases import connect
-from inside import on_this_thread
+from databases import connect, is_file
+from inside import at_once, on_this_thread
 from mariadb import MariaDB
 
-from storage import ddl, migrate
+from storage import ddl, lease, migrate
 from storage.database import close_database
 from storage.row import DB
 
@@ -88,8 +88,8 @@ def test_the_migrations_make_what_the_models_say(url: str, new_url: Callable[[],
         migrate.up()
         migrated = described(url)
     with on_this_thread(other := new_url()):
-        DB.execute_sql(ddl.spoken(migrate._TABLE))
-        for statement in ddl.of_tables():
+        leases = [] if is_file(other) else [lease.TABLE]
+        for statement in [migrate._TABLE, *leases, *ddl.of_tables()]:
             DB.execute_sql(ddl.spoken(statement))
         modelled = described(other)
 
@@ -115,30 +115,57 @@ def test_migrating_again_changes_nothing(url: str) -> None:
         assert (described(url), rows("SELECT * FROM schema_versions")) == before
 
 
+def together(folder: Path) -> None:
+    """Migrates as eight servers do that start at once: one database object, a connection each."""
+
+    def start() -> None:
+        try:
+            migrate.up(folder)
+        finally:
+            close_database()
+
+    at_once([start] * 8)
+
+
 def test_many_servers_starting_at_once_migrate_once(url: str, tmp_path: Path) -> None:
     folder = written(tmp_path / "steps", (FIRST,), (SECOND, THIRD))
-    failures: list[BaseException] = []
-    with on_this_thread(url):  # one database object, as in a server; a connection a thread
+    with on_this_thread(url):
+        together(folder)
 
-        def start() -> None:
-            try:
-                migrate.up(folder)
-            except BaseException as error:
-                failures.append(error)
-            finally:
-                close_database()
-
-        threads = [threading.Thread(target=start) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-
-        assert failures == []
         assert rows("SELECT version, statements FROM schema_versions ORDER BY 1") == [
             (1, 1),
             (2, 2),
         ]
+
+
+@pytest.mark.parametrize("lease_ms", [-1, 3], ids=["at once", "soon"])
+def test_servers_that_overtake_each_other_do_every_statement_once(
+    mariadb: MariaDB, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lease_ms: int
+) -> None:
+    monkeypatch.setattr(lease, "LEASE_MS", lease_ms)
+    monkeypatch.setattr(lease, "PAUSE_SECONDS", 0.001)
+    more = [f"INSERT INTO `a` (`x`) VALUES ({number})" for number in range(9)]
+    url = mariadb.database("till_overtaken")
+    with on_this_thread(url):
+        together(written(tmp_path / "steps", (FIRST,), (SECOND, *more, THIRD)))
+
+        counted = rows("SELECT version, statements FROM schema_versions ORDER BY 1")
+        assert counted == [(1, 1), (2, 11)]
+        assert rows("SELECT count(*), sum(x) FROM a") == [(9, 36)]
+        assert rows("SELECT * FROM schema_leases") == []
+
+
+def test_the_lease_of_a_server_that_died_runs_out(
+    mariadb: MariaDB, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "LEASE_MS", 300)
+    with on_this_thread(mariadb.database("till_died")):
+        DB.execute_sql(ddl.spoken(lease.TABLE))
+        assert lease._taken("one that died")
+        began = time.monotonic()
+        migrate.up(written(tmp_path / "steps", (FIRST,)))
+
+    assert 0.2 < time.monotonic() - began < 5
 
 
 def test_a_newer_schema_than_the_program_knows_is_refused(url: str, tmp_path: Path) -> None:
