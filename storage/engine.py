@@ -53,19 +53,28 @@ class Engine:
         """
         if self._side.waiting >= self._queue_max:
             raise Overloaded("too many writes are waiting")
-        future: asyncio.Future[T] = self._loop.create_future()
-        self._side.put(Job(unit, future))
-        return await future
+        return await self._settled(self._side.put, unit)
 
     async def read(self, query: Callable[[], T]) -> T:
         """Runs a query that takes microseconds over one snapshot, without leaving the event loop
         where that cannot wait.
         """
-        return await self.scan(query) if self._side.reads_wait else self._side.snapshot(query)
+        if isinstance(self._side, Pool):
+            return await self._settled(self._side.put_read, query)
+        self._side.calls += 1
+        return self._side.snapshot(query)
 
     async def glance(self, query: Callable[[], T]) -> T:
         """Runs a query of one SELECT, which is a snapshot by itself, as `read` would."""
-        return await self.scan(query) if self._side.reads_wait else query()
+        if isinstance(self._side, Pool):
+            return await self._settled(self._side.put_read, query)
+        self._side.calls += 1
+        return query()
+
+    async def _settled(self, put: Callable[[Job], None], work: Callable[[], T]) -> T:
+        future: asyncio.Future[T] = self._loop.create_future()
+        put(Job(work, future))
+        return await future
 
     async def scan(self, query: Callable[[], T]) -> T:
         """Runs a query that may take long over one snapshot, on a thread."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import pymysql
+import pymysql.cursors
 from peewee import DatabaseError, InterfaceError, MySQLDatabase
 from pymysql.constants import CLIENT
 
@@ -79,6 +80,21 @@ class Server:
     tls: ssl.SSLContext | None
 
 
+class _Cursor(pymysql.cursors.Cursor):
+    """Sends a savepoint with the statement that follows it."""
+
+    def execute(self, query: str, args: Any = None) -> int:
+        """Runs a statement, after the savepoint that waits on this thread."""
+        before, _session.savepoint = getattr(_session, "savepoint", ""), ""
+        if before and DB.obj.takes_several:
+            super().execute(f"{before}; {query}", args)
+            self.nextset()
+            return int(self.rowcount)
+        if before:
+            super().execute(before)
+        return super().execute(query, args)
+
+
 class Database(Bound, MySQLDatabase):
     """Peewee's, with the sessions that Till needs: strict, no autocommit, bounded lock waits;
     and with every query bound to a tenant.
@@ -95,6 +111,7 @@ class Database(Bound, MySQLDatabase):
             database=self.database,
             read_timeout=seconds,
             write_timeout=seconds,
+            cursorclass=_Cursor,
             **self.connect_params,
         )
         level = getattr(_session, "level", "READ COMMITTED")
@@ -177,6 +194,26 @@ def run_all(statements: list[tuple[str, list[object]]]) -> None:
     cursor = DB.execute_sql(together, [value for _, values in statements for value in values])
     while cursor.nextset():
         pass
+
+
+def set_savepoint() -> None:
+    """Sets a savepoint on this thread's connection, in the place of the one before, with the next
+    statement: alone it would be a round trip.
+    """
+    _session.savepoint = "SAVEPOINT unit"
+
+
+def back_to_savepoint() -> None:
+    """Undoes what this thread did since the savepoint, if it did anything."""
+    if not forget_savepoint():
+        DB.execute_sql("ROLLBACK TO unit")
+
+
+def forget_savepoint() -> bool:
+    """Takes a savepoint back that was not sent yet; False when there is none."""
+    waits = bool(getattr(_session, "savepoint", ""))
+    _session.savepoint = ""
+    return waits
 
 
 def _takes_several() -> bool:

@@ -1,24 +1,24 @@
-"""The pool: writer threads, each with a connection to a database server. One unit is one
-transaction, and a unit that loses a race or its connection runs again as a whole.
+"""The pool: threads with connections to a database server, each running a batch of units in one
+transaction, or of reads over one snapshot. A batch that meets trouble is undone, and each of its
+jobs runs again alone: a unit that loses a race or its connection as often as its time allows.
 """
 
-import asyncio
 import logging
 import random
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from peewee import IntegrityError
 
-from storage import event, mysql, once
+from storage import event, mysql
+from storage.batch import Batches
 from storage.errors import OutcomeUnknown, Overloaded, Race
 from storage.mysql import BEATEN, BROKEN_CHECK, DUPLICATE, ERRORS, LOST
 from storage.row import DB
-from storage.unit import Job, learned, perform
+from storage.unit import Job, perform
 
 T = TypeVar("T")
 log = logging.getLogger("till.engine")
@@ -32,27 +32,46 @@ RACE_SECONDS = 5.0
 the crowd will thin.
 """
 PAUSE_SECONDS_MAX = 0.2
+BATCH_MAX = 32
+"""Jobs of one transaction: more would make the rest wait too long for a row that one waits for."""
+LINGER_SECONDS = 0.004
+"""How long a batch of units may wait for as many as there are writers."""
 
 
 class Pool:
-    """Writer threads, each with a connection of its own."""
-
-    reads_wait = True
-    """A read is a round trip: it leaves the event loop."""
+    """Threads that write and threads that read, each with a connection of its own."""
 
     def __init__(self, connections: int) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._threads = ThreadPoolExecutor(connections, "till-write")
-        self._lock = threading.Lock()
-        self.waiting = 0
-        """How many jobs no thread has taken yet."""
+        self._units = Batches(
+            _write,
+            threads=connections,
+            size_max=BATCH_MAX,
+            linger_seconds=LINGER_SECONDS,
+            name="till-write",
+        )
+        self._reads = Batches(
+            _read,
+            threads=connections,
+            size_max=BATCH_MAX,
+            linger_seconds=LINGER_SECONDS,
+            name="till-read",
+        )
+
+    @property
+    def waiting(self) -> int:
+        """How many units no thread has taken yet."""
+        return self._units.waiting
 
     def put(self, job: Job) -> None:
-        """Takes a job; it is settled once it is on disk, or will never be."""
-        self._count(1)
-        self._threads.submit(self._take, job)
+        """Takes a unit's job; it is settled once it is on disk, or will never be."""
+        self._units.put(job)
 
-    def snapshot(self, query: Callable[[], T]) -> T:
+    def put_read(self, job: Job) -> None:
+        """Takes a query's job."""
+        self._reads.put(job)
+
+    @staticmethod
+    def snapshot(query: Callable[[], T]) -> T:
         """Runs a query over one snapshot, on this thread's own connection; on a new one if that is
         lost.
         """
@@ -71,59 +90,111 @@ class Pool:
 
     async def close(self) -> None:
         """Commits what waits, then ends."""
-        await asyncio.to_thread(self._threads.shutdown)
-
-    def _count(self, step: int) -> None:
-        with self._lock:
-            self.waiting += step
-
-    def _take(self, job: Job) -> None:
-        """A writer thread's work on one job."""
-        self._count(-1)
-        if job.wanted():
-            try:
-                job.result = _run(job)
-            except BaseException as error:
-                job.error = error
-        with suppress(RuntimeError):  # the loop was closed under us: nobody is left to answer
-            self._loop.call_soon_threadsafe(job.settle)
+        await self._units.close()
+        await self._reads.close()
 
 
-def _run(job: Job) -> Any:
+def _write(batch: list[Job]) -> None:
+    """Commits a batch of units; every job then holds its result or its error."""
+    wanted = [job for job in batch if job.wanted()]
+    if len(wanted) > 1 and _write_together(wanted):
+        return
+    for job in wanted:
+        if job.doubt or job.wanted():
+            _keep(job, partial(_write_alone, job))
+
+
+def _write_together(batch: list[Job]) -> bool:
+    """Runs units in one transaction, each from a savepoint of its own, so that a refusal undoes
+    only itself. False when all was undone, or (they are in doubt then) may have been.
+    """
+    committing = False
+    try:
+        for job in batch:
+            _attempt(job)
+        committing = True
+        _commit([each for job in batch for each in job.events])
+    except (*ERRORS, Race) as error:
+        _undo(error)
+        for job in batch:
+            job.doubt = committing and _lost(error) and job.error is None
+            job.error, job.events = None, []
+        return False
+    for job in batch:
+        job.committed()
+    return True
+
+
+def _attempt(job: Job) -> None:
+    mysql.set_savepoint()
+    try:
+        perform(job)
+    except (*ERRORS, Race):
+        raise
+    except Exception as refusal:
+        job.error = refusal
+        mysql.back_to_savepoint()
+
+
+def _write_alone(job: Job) -> Any:
     """Runs a unit until it is committed, refused, or its time is over.
 
     What the server refused is undone for certain. A connection lost in the commit may have carried
     it or not: run again, a claim finds its first answer; without one only the caller can tell.
     """
-    tries, committing, doubt = 0, False, False
+    tries, committing = 0, False
     while True:
+        if job.doubt and not job.claimed:
+            raise _unknown()
         tries, committing = tries + 1, False
         try:
-            result = perform(job.unit)
+            perform(job)
             committing = True
-            _commit()
-            for action in learned():
-                action()
-            return result
+            _commit(job.events)
+            job.committed()
+            return job.result
         except (*ERRORS, Race) as error:
             _undo(error)
-            doubt = doubt or (committing and _lost(error))
-            if doubt and not once.claimed():
-                raise _unknown() from error
+            job.doubt = job.doubt or (committing and _lost(error))
             patience = RETRY_SECONDS if _lost(error) else RACE_SECONDS
             if not _again(error, tries, min(job.deadline, job.since + patience)):
-                raise (_unknown() if doubt else _told(error)) from error
+                raise (_unknown() if job.doubt else _told(error)) from error
         except BaseException:
             _roll_back()
             raise
 
 
-def _commit() -> None:
-    """Writes the unit's events and commits, in one round trip where that is possible, so that the
-    tenant's tip is locked for no longer than the server needs.
+def _commit(events: list[event.Waiting]) -> None:
+    """Writes the events of a transaction and commits, in one round trip where that is possible, so
+    that the tenant's tip is locked for no longer than the server needs.
     """
-    numbered = event.closing(event.collected())
+    numbered = event.closing(events)
     mysql.run_all([*((text, row) for text, rows in numbered for row in rows), ("COMMIT", [])])
+
+
+def _read(batch: list[Job]) -> None:
+    """Runs a batch of queries over one snapshot; every job then holds its result or its error."""
+    wanted = [job for job in batch if job.wanted()]
+    mysql.read_one_snapshot()
+    try:
+        for job in wanted:
+            _keep(job, job.unit, ERRORS)
+    except ERRORS as error:
+        _undo(error)
+        for job in wanted:
+            _keep(job, partial(Pool.snapshot, job.unit))
+    finally:
+        _roll_back()
+
+
+def _keep(job: Job, work: Callable[[], Any], raised: tuple[type[BaseException], ...] = ()) -> None:
+    """Keeps what a job's work returns or raises, but for what is not to be kept."""
+    try:
+        job.result, job.error = work(), None
+    except raised:
+        raise
+    except BaseException as error:
+        job.error = error
 
 
 def _again(error: Exception, tries: int, until: float) -> bool:
@@ -170,6 +241,7 @@ def _mendable(error: Exception) -> bool:
 
 def _undo(error: Exception) -> None:
     """Leaves the connection clean for the next run: rolled back, or closed when it is lost."""
+    mysql.forget_savepoint()
     if _lost(error):
         _drop()
     else:

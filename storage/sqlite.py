@@ -2,12 +2,9 @@
 its own, and commits the batch once with synchronous=FULL.
 """
 
-import asyncio
 import logging
 import os
-import queue
 import sqlite3
-import threading
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
@@ -16,17 +13,18 @@ from typing import TypeVar
 from peewee import DatabaseError, IntegrityError, SqliteDatabase
 
 from storage import event
+from storage.batch import Batches
 from storage.errors import OutcomeUnknown, Overloaded, Race
 from storage.row import DB
 from storage.sql import Bound, execute
-from storage.unit import Job, learned, perform
+from storage.unit import Job, perform
 
 T = TypeVar("T")
 log = logging.getLogger("till.engine")
 
 BATCH_MAX = 256
 """Units a commit may carry."""
-LINGER_SECONDS = 0.004
+LINGER_SECONDS = 0.02
 """How long a batch may wait for as many units as there are writers."""
 BACKUP_PAGES = 2000
 """Pages copied between two reports of progress."""
@@ -98,31 +96,17 @@ def restore(path: Path, tell: Callable[[int, int], None]) -> None:
         )
 
 
-class GroupCommit:
-    """Collects jobs on the event loop and hands them to the writer thread a batch at a time."""
-
-    reads_wait = False
-    """In WAL mode a reader never waits for the writer, so short reads stay on the event loop."""
+class GroupCommit(Batches):
+    """One writer thread, which commits a batch at a time."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._waiting: list[Job] = []
-        self._expected = 1
-        self._busy = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._handover: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
-        self._writer = threading.Thread(target=self._drain, name="till-writer", daemon=True)
-        self._writer.start()
-
-    @property
-    def waiting(self) -> int:
-        """How many jobs are in no batch yet."""
-        return len(self._waiting)
-
-    def put(self, job: Job) -> None:
-        """Takes a job; it is settled once it is on disk, or will never be."""
-        self._waiting.append(job)
-        self._consider()
+        super().__init__(
+            _commit,
+            threads=1,
+            size_max=BATCH_MAX,
+            linger_seconds=LINGER_SECONDS,
+            name="till-writer",
+        )
 
     def snapshot(self, query: Callable[[], T]) -> T:
         """Runs a query over one snapshot, on this thread's own connection."""
@@ -131,47 +115,6 @@ class GroupCommit:
             return query()
         finally:
             execute("COMMIT")
-
-    async def close(self) -> None:
-        """Commits what waits, then ends."""
-        while self._waiting or self._busy:
-            await asyncio.sleep(0.005)
-        self._handover.put(None)
-        await asyncio.to_thread(self._writer.join)
-
-    def _consider(self) -> None:
-        """Hands the batch over, or lets it grow for a moment while a crowd is writing."""
-        if self._busy or not self._waiting:
-            return
-        if len(self._waiting) >= min(self._expected, BATCH_MAX):
-            self._hand_over()
-        elif self._timer is None:
-            self._timer = self._loop.call_later(LINGER_SECONDS, self._hand_over)
-
-    def _hand_over(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        batch, self._waiting = self._waiting[:BATCH_MAX], self._waiting[BATCH_MAX:]
-        self._busy = True
-        self._handover.put(batch)
-
-    def _committed(self, batch: list[Job]) -> None:
-        self._busy = False
-        # Whoever is answered now will soon write again: the crowd is they and those who wait. A
-        # batch as large as the last one would stay small for ever once it was small.
-        self._expected = len(batch) + len(self._waiting)
-        for job in batch:
-            job.settle()
-        self._consider()
-
-    def _drain(self) -> None:
-        """The writer thread: takes batches until it is handed None."""
-        while (batch := self._handover.get()) is not None:
-            _commit(batch)
-            with suppress(RuntimeError):  # the loop was closed under us: nobody is left to answer
-                self._loop.call_soon_threadsafe(self._committed, batch)
-        DB.close()
 
 
 def _commit(batch: list[Job]) -> None:
@@ -196,8 +139,7 @@ def _commit(batch: list[Job]) -> None:
         )
         return _roll_back()
     for job in batch:
-        for action in job.learned:
-            action()
+        job.committed()
 
 
 def _run(job: Job) -> None:
@@ -209,8 +151,7 @@ def _run(job: Job) -> None:
     for tries in range(1, TRIES_MAX + 1):
         execute("SAVEPOINT unit")
         try:
-            job.result, job.error = perform(job.unit), None
-            job.events, job.learned = event.collected(), learned()
+            perform(job)
         except (IntegrityError, Race) as error:
             job.error = error
         except Exception as error:

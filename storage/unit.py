@@ -22,7 +22,18 @@ _unit = threading.local()
 class Job:
     """A unit that waits, and what became of it."""
 
-    __slots__ = ("deadline", "error", "events", "future", "learned", "result", "since", "unit")
+    __slots__ = (
+        "claimed",
+        "deadline",
+        "doubt",
+        "error",
+        "events",
+        "future",
+        "learned",
+        "result",
+        "since",
+        "unit",
+    )
 
     def __init__(self, unit: Callable[[], Any], future: "asyncio.Future[Any]") -> None:
         self.unit, self.future = unit, future
@@ -31,6 +42,8 @@ class Job:
         self.error: BaseException | None = None
         self.events: list[event.Waiting] = []
         self.learned: list[Callable[[], None]] = []
+        self.claimed = self.doubt = False
+        """Whether the unit came to a claim; whether it may have been committed, or may not."""
 
     def wanted(self) -> bool:
         """Says whether the caller is still there and has time; any thread may ask before it begins
@@ -39,6 +52,11 @@ class Job:
         if time.monotonic() > self.deadline:
             self.error = Overloaded("the caller's time was over before the write began")
         return self.error is None and not self.future.cancelled()
+
+    def committed(self) -> None:
+        """Lets the unit remember what is true from now on."""
+        for action in self.learned if self.error is None else ():
+            action()
 
     def settle(self) -> None:
         """Answers the caller, unless it has gone; runs on the event loop."""
@@ -50,22 +68,20 @@ class Job:
             self.future.set_result(self.result)
 
 
-def perform(unit: Callable[[], T]) -> T:
-    """Runs a unit inside the transaction that is open on this thread; its events are found in
-    event.collected(), and what holds once it is committed in learned().
+def perform(job: Job) -> None:
+    """Runs a job's unit inside the transaction that is open on this thread, and keeps what becomes
+    of it. Raises what the unit raises.
     """
     once.begin()
     event.begin()
-    _unit.learned = []
-    return unit()
+    _unit.learned = job.learned = []
+    try:
+        job.result, job.error = job.unit(), None
+        job.events = event.collected()
+    finally:
+        job.claimed = once.claimed()
 
 
 def after_commit(action: Callable[[], None]) -> None:
     """Lets a unit remember something that is true only once it is on disk."""
     _unit.learned.append(action)
-
-
-def learned() -> list[Callable[[], None]]:
-    """Returns what the unit on this thread asked for."""
-    actions: list[Callable[[], None]] = _unit.learned
-    return actions
