@@ -122,7 +122,14 @@ class Batches:
     def _drain(self) -> None:
         """A thread: takes batches until it is handed None."""
         while (batch := self._handover.get()) is not None:
-            self._run(batch)
+            try:
+                self._run(batch)
+            except (
+                BaseException
+            ) as error:  # a mistake in the code: a thread that ends would hang all
+                for job in batch:
+                    job.error = error
+                DB.close()
             with suppress(RuntimeError):  # the loop was closed under us: nobody is left to answer
                 self._loop.call_soon_threadsafe(self._done, batch)
         DB.close()

@@ -1,8 +1,9 @@
 """The items of drafts. An item arrives as a durable operation and is applied exactly once, by
 the worker or by the order that takes the draft, whichever comes first."""
 
-import json
 from typing import Any
+
+import orjson
 
 from storage import event, ids, operation
 from storage.errors import DraftNotOrderable, KeyReused, NotFound, Race
@@ -33,16 +34,16 @@ def submit(claim: Claim, item: DraftItem) -> str:
 
     The key with other content gets an operation of its own, which has FAILED with ALREADY_EXISTS.
     """
-    request = json.dumps(item.__data__, separators=(",", ":"))
+    request = orjson.dumps(item.__data__).decode()
+    name = ids.new_token()
 
     def accept() -> bytes:
-        return operation.accept(claim.tenant, item.draft, item.item, request).encode()
+        return operation.accept(claim.tenant, item.draft, item.item, request, name).encode()
 
     try:
-        return once(claim, accept)[0].decode()
+        return once(claim, accept, foretold=name.encode())[0].decode()
     except KeyReused as reused:
-        name = accept().decode()
-        operation.start(claim.tenant, name)
+        accept()
         operation.fail(claim.tenant, name, "ALREADY_EXISTS", str(reused))
         return name
 
@@ -51,15 +52,16 @@ def apply(tenant: int, name: str) -> None:
     """Applies an operation to its end, unless that was done: the item is there, or the reason why
     not.
     """
-    started = operation.start(tenant, name)
-    if started is None:
+    found = operation.waiting(tenant, name)
+    if found is None:
         return
-    item = DraftItem(**json.loads(started.request))
-    if refused := _refusal(item):
+    item = DraftItem(**orjson.loads(found.request))
+    draft, known = find_draft(tenant, item.draft), find(tenant, item.item)
+    if refused := _refusal(item, draft, known):
         operation.fail(tenant, name, *refused)
         return
-    if find(tenant, item.item) is None:
-        _add(item)
+    if known is None:
+        _add(item, draft)
     operation.succeed(tenant, name)
 
 
@@ -151,10 +153,10 @@ def is_deleted(item: DraftItem) -> bool:
     return bool(item.is_deleted or item.deleted_at)
 
 
-def _refusal(item: DraftItem) -> tuple[str, str] | None:
+def _refusal(
+    item: DraftItem, draft: Draft | None, known: DraftItem | None
+) -> tuple[str, str] | None:
     """Returns why an item cannot be applied: a gRPC code's name and a sentence."""
-    draft = find_draft(item.tenant, item.draft)
-    known = find(item.tenant, item.item)
     if known is not None and _content(known) != _content(item):
         return "ALREADY_EXISTS", f"draft item {item.item} exists with other content"
     if known is None and draft is not None and (why := why_closed(draft)):
@@ -166,9 +168,9 @@ def _content(item: DraftItem) -> dict[str, object]:
     return {name: value for name, value in item.__data__.items() if name not in _SERVER_FIELDS}
 
 
-def _add(item: DraftItem) -> None:
+def _add(item: DraftItem, draft: Draft | None) -> None:
     item.create_ms = item.update_ms = ids.now_ms()
-    if find_draft(item.tenant, item.draft) is None:
+    if draft is None:
         now = item.create_ms
         insert(Draft(tenant=item.tenant, draft=item.draft, create_ms=now, update_ms=now))
     else:

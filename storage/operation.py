@@ -1,19 +1,19 @@
-"""Operations: work promised with a 202. PENDING on disk before the answer, then RUNNING inside the
-very transaction that applies it, then SUCCEEDED or FAILED: a crash leaves PENDING or the end,
-nothing between."""
+"""Operations: work promised with a 202. PENDING on disk before the answer, then SUCCEEDED or FAILED
+in the very transaction that applies it: a crash leaves PENDING or the end, nothing between, so
+nobody ever sees one RUNNING."""
 
 from storage import ids
-from storage.errors import NotFound
-from storage.sql import Prepared, across_tenants, insert, param
+from storage.errors import NotFound, Race
+from storage.sql import Prepared, across_tenants, insert_values, param
 from storage.tables import Operation
 
-_MOVE = Prepared(
+_END = Prepared(
     lambda: Operation.update(
-        state=param("to"), reason=param("reason"), error=param("error"), update_ms=param("now")
+        state=param("state"), reason=param("reason"), error=param("error"), update_ms=param("now")
     ).where(
         (Operation.tenant == param("tenant"))
         & (Operation.operation == param("operation"))
-        & (Operation.state == param("was"))
+        & (Operation.state == "PENDING")
     )
 )
 _FIND = Prepared(
@@ -42,47 +42,44 @@ _PENDING_OF_DRAFT = Prepared(
 )
 
 
-def accept(tenant: int, draft: str, item: str, request: str) -> str:
-    """Writes a PENDING operation and returns its name."""
-    now = ids.now_ms()
-    name = ids.new_token()
-    insert(
-        Operation(
-            tenant=tenant,
-            operation=name,
-            state="PENDING",
-            draft=draft,
-            item=item,
-            request=request,
-            create_ms=now,
-            update_ms=now,
-        )
+def accept(tenant: int, draft: str, item: str, request: str, name: str = "") -> str:
+    """Writes a PENDING operation and returns its name, a new one unless it is given."""
+    now, name = ids.now_ms(), name or ids.new_token()
+    insert_values(
+        Operation,
+        tenant=tenant,
+        operation=name,
+        state="PENDING",
+        draft=draft,
+        item=item,
+        request=request,
+        create_ms=now,
+        update_ms=now,
     )
     return name
 
 
-def start(tenant: int, name: str) -> Operation | None:
-    """Moves a PENDING operation to RUNNING and returns it; None when somebody was faster."""
-    if not _move(tenant, name, "PENDING", "RUNNING"):
-        return None
-    return _FIND.one(Operation, tenant=tenant, operation=name)
+def waiting(tenant: int, name: str) -> Operation | None:
+    """Returns an operation that is PENDING; None when it has ended, or is not there."""
+    found = _FIND.one(Operation, tenant=tenant, operation=name)
+    return found if found is not None and found.state == "PENDING" else None
 
 
 def succeed(tenant: int, name: str) -> None:
-    """Ends a RUNNING operation well."""
-    _move(tenant, name, "RUNNING", "SUCCEEDED")
+    """Ends a PENDING operation well. Raises Race when somebody was faster."""
+    _end(tenant, name, "SUCCEEDED")
 
 
 def fail(tenant: int, name: str, reason: str, error: str) -> None:
-    """Ends a RUNNING operation with the reason (a gRPC code's name) and a sentence for the
-    caller.
+    """Ends a PENDING operation with the reason (a gRPC code's name) and a sentence for the caller.
+    Raises Race when somebody was faster.
     """
-    _move(tenant, name, "RUNNING", "FAILED", reason, error)
+    _end(tenant, name, "FAILED", reason, error)
 
 
 def give_up(tenant: int, name: str) -> None:
     """Ends an operation that cannot be applied, unless it has come to its end."""
-    if _move(tenant, name, "PENDING", "RUNNING"):
+    if waiting(tenant, name) is not None:
         fail(tenant, name, "INTERNAL", "the operation could not be applied")
 
 
@@ -110,10 +107,11 @@ def list_page(tenant: int, after: str, size: int) -> list[Operation]:
     return list(Operation.select().where(owned).order_by(Operation.operation).limit(size))
 
 
-def _move(
-    tenant: int, name: str, was: str, to: str, reason: str | None = None, error: str | None = None
-) -> bool:
-    moved = _MOVE.run(
-        tenant=tenant, operation=name, was=was, to=to, reason=reason, error=error, now=ids.now_ms()
+def _end(
+    tenant: int, name: str, state: str, reason: str | None = None, error: str | None = None
+) -> None:
+    ended = _END.run(
+        tenant=tenant, operation=name, state=state, reason=reason, error=error, now=ids.now_ms()
     )
-    return moved == 1
+    if ended != 1:
+        raise Race(f"operation {name} was ended by another")

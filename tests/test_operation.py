@@ -14,7 +14,7 @@ from till.v1 import draft_item_pb2, order_pb2
 
 from server.worker import BATCH, Worker
 from storage import operation
-from storage.errors import NotFound
+from storage.errors import NotFound, Race
 
 ITEMS = 60
 State = draft_item_pb2.SubmitDraftItemMetadata.State
@@ -45,17 +45,19 @@ def state(found: pb.Operation) -> str:
     return str(State.Name(metadata.state))
 
 
-def test_an_operation_starts_once_and_ends_once(book: Book) -> None:
+def test_an_operation_ends_once(book: Book) -> None:
     name = book.write(lambda: operation.accept(TENANT, "draft", "item", "{}"))
 
-    def play() -> list[bool]:
-        started = [operation.start(TENANT, name) is not None for _ in range(2)]
+    def play() -> None:
         operation.fail(TENANT, name, "NOT_FOUND", "first")
-        operation.succeed(TENANT, name)
-        operation.fail(TENANT, name, "NOT_FOUND", "second")
-        return started
+        with pytest.raises(Race):
+            operation.succeed(TENANT, name)
+        with pytest.raises(Race):
+            operation.fail(TENANT, name, "NOT_FOUND", "second")
+        operation.give_up(TENANT, name)
 
-    assert book.write(play) == [True, False]
+    book.write(play)
+    assert book.read(lambda: operation.waiting(TENANT, name)) is None
     found = book.read(lambda: operation.get(TENANT, name))
     assert (found.state, found.error) == ("FAILED", "first")
     with pytest.raises(NotFound):
