@@ -70,6 +70,19 @@ mariadb-package:
 faults: $(READY) mariadb ## Kill and restart the database in the middle of load
 	@$(BIN)/python -m pytest tests/faults.py $(ARGS)
 
+.PHONY: galera
+galera: $(READY) mariadb galera-ready ## Sell, repeat and kill on a Galera cluster of three nodes, one minute
+	@$(BIN)/python -m pytest tests/galera.py $(ARGS)
+
+.PHONY: galera-ready
+galera-ready:
+	@{ [ -e /usr/lib/galera/libgalera_smm.so ] && command -v rsync; } >/dev/null || $(MAKE) galera-package
+
+.PHONY: galera-package
+galera-package:
+	@{ [ "$$(id -u)" = 0 ] && apt-get update -qq && $(APT) galera-4 rsync iproute2 >/dev/null; } \
+		|| { echo "The cluster needs Galera: sudo apt-get install galera-4 rsync iproute2" >&2; exit 1; }
+
 .PHONY: soak
 soak: $(READY) ## Let 64 writers fight for three rows of stock, half a minute
 	@$(BIN)/python -m pytest tests/test_soak.py -m soak $(ARGS)

@@ -7,10 +7,11 @@ a long statement, so whoever holds one must be ready to be overtaken.
 
 import secrets
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TypeVar
 
-from peewee import DatabaseError
+from peewee import DatabaseError, IntegrityError
 
 from storage import ids
 from storage.ddl import spoken
@@ -18,9 +19,11 @@ from storage.errors import Race
 from storage.mysql import BEATEN, DUPLICATE
 from storage.row import DB
 
+T = TypeVar("T")
 LEASE_MS = 20_000
 """How long a server that died in the middle of an upgrade holds up the next one."""
 PAUSE_SECONDS = 0.2
+TRIES = 50
 FASTER = {DUPLICATE, *BEATEN}
 """What a database says when another server was."""
 TABLE = """CREATE TABLE IF NOT EXISTS schema_leases (
@@ -36,7 +39,8 @@ def lease(patience_seconds: float) -> Iterator[str]:
     """Waits for the lease and gives its owner's name. Raises RuntimeError when that takes too
     long.
     """
-    DB.execute_sql(spoken(TABLE))
+    if "schema_leases" not in DB.get_tables():
+        undisturbed(lambda: DB.execute_sql(spoken(TABLE)))
     owner, deadline = secrets.token_hex(16), time.monotonic() + patience_seconds
     while not _taken(owner):
         if time.monotonic() > deadline:
@@ -56,6 +60,28 @@ def extend(owner: str) -> None:
         raise Race("another server took over the upgrade")
 
 
+def undisturbed(work: Callable[[], T]) -> T:
+    """Runs statements, and again when another server was in their way: in a cluster a change of the
+    schema throws back whatever is open at any node.
+    """
+    tries = 1
+    while True:
+        try:
+            return work()
+        except DatabaseError as error:
+            if tries == TRIES or error.args[0] not in BEATEN:
+                raise
+        roll_back()
+        time.sleep(PAUSE_SECONDS)
+        tries += 1
+
+
+def roll_back() -> None:
+    """Ends the transaction; one that was thrown back says so to this too."""
+    with suppress(DatabaseError):
+        DB.execute_sql("ROLLBACK")
+
+
 def _taken(owner: str) -> bool:
     """Tries to take the lease: one that has run out, or a new one."""
     now = ids.now_ms()
@@ -64,15 +90,17 @@ def _taken(owner: str) -> bool:
             _run(_TAKE_OVER, owner, now + LEASE_MS, now) == 1
             or _run(_TAKE, owner, now + LEASE_MS) == 1
         )
-    except DatabaseError as error:
-        DB.execute_sql("ROLLBACK")
-        if error.args[0] not in FASTER:
-            raise
+    except IntegrityError:
+        roll_back()
         return False
 
 
 def _run(text: str, *values: object) -> int:
     """Runs and commits a statement, and returns how many rows it touched."""
-    count: int = DB.execute_sql(text, values).rowcount
-    DB.execute_sql("COMMIT")
-    return count
+
+    def run() -> int:
+        count: int = DB.execute_sql(text, values).rowcount
+        DB.execute_sql("COMMIT")
+        return count
+
+    return undisturbed(run)

@@ -17,7 +17,7 @@ from peewee import DatabaseError, MySQLDatabase
 from storage import ids, mysql
 from storage.ddl import spoken
 from storage.errors import Race
-from storage.lease import FASTER, extend, lease
+from storage.lease import FASTER, extend, lease, roll_back, undisturbed
 from storage.mysql import BEATEN
 from storage.row import DB
 
@@ -83,10 +83,14 @@ def _read(path: Path) -> Migration:
 
 def _applied() -> list[tuple[int, int, int | None]]:
     """Returns (version, statements done, time of the end) of every step that was begun."""
-    if "schema_versions" not in DB.get_tables():
-        return []
-    rows = DB.execute_sql("SELECT version, statements, done_ms FROM schema_versions")
-    return [(number, done, done_ms) for number, done, done_ms in rows.fetchall()]
+
+    def read() -> list[tuple[int, int, int | None]]:
+        if "schema_versions" not in DB.get_tables():
+            return []
+        rows = DB.execute_sql("SELECT version, statements, done_ms FROM schema_versions")
+        return [(number, done, done_ms) for number, done, done_ms in rows.fetchall()]
+
+    return undisturbed(read)
 
 
 def _up_file(steps: list[Migration], tell: Callable[[Migration], None]) -> None:
@@ -112,7 +116,7 @@ def _applied_all(steps: list[Migration], tell: Callable[[Migration], None], owne
     try:
         _apply(steps, tell, lambda: extend(owner))
     except Race:
-        DB.execute_sql("ROLLBACK")
+        roll_back()
         return False
     return True
 
@@ -123,7 +127,8 @@ def _apply(
     """Runs what is missing; looks again first, since it may have waited for another server. `go_on`
     follows each count and raises Race when it is another server's turn.
     """
-    DB.execute_sql(spoken(_TABLE))
+    if "schema_versions" not in DB.get_tables():
+        undisturbed(lambda: DB.execute_sql(spoken(_TABLE)))
     begun = {number: (count, done_ms) for number, count, done_ms in _applied()}
     for step in steps:
         count, done_ms = begun.get(step.version, (None, None))

@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -29,27 +29,42 @@ MEMORY_BYTES = 1 << 30
 class MariaDB:
     """A server that tests may stop, kill and start again."""
 
-    def __init__(self, folder: Path, port: int) -> None:
-        self._folder, self.port = folder, port
+    def __init__(
+        self,
+        folder: Path,
+        port: int,
+        options: Sequence[str] = (),
+        first: Sequence[str] = (),
+        user: str = "root",
+    ) -> None:
+        """Makes and starts a server; its options are those of every start, and `first` of this one
+        alone. Where root starts it, it runs as the user.
+        """
+        self._folder, self.port, self._options = folder, port, options
+        self._user = [f"--user={user}"] if os.geteuid() == 0 else []
         self._process: subprocess.Popen[bytes] | None = None
         self._spare: list[str] = []
         self._made = 0
         install = _program("mariadb-install-db", "mysql_install_db")
-        command = [install, "--no-defaults", f"--datadir={folder / 'data'}", *_as_user()]
+        command = [install, "--no-defaults", f"--datadir={folder / 'data'}", *self._user]
         command += ["--auth-root-authentication-method=normal", "--skip-test-db"]
         made = subprocess.run(command, capture_output=True, text=True, check=False)
         if made.returncode:
             raise RuntimeError(f"{install} failed:\n{made.stdout}{made.stderr}")
-        self.start()
-        self.run(f"CREATE USER till@'%' IDENTIFIED BY '{PASSWORD}'", "GRANT ALL ON *.* TO till@'%'")
+        self.start(*first)
+        self.run(
+            f"CREATE USER IF NOT EXISTS till@'%' IDENTIFIED BY '{PASSWORD}'",
+            "GRANT ALL ON *.* TO till@'%'",
+        )
 
     def start(self, *options: str) -> None:
         """Starts the server and returns once it answers."""
-        command = [_program("mariadbd", "mysqld"), "--no-defaults", *_as_user()]
+        command = [_program("mariadbd", "mysqld"), "--no-defaults", *self._user]
         command += [f"--datadir={self._folder / 'data'}", f"--port={self.port}"]
         command += ["--bind-address=127.0.0.1", f"--socket={self._socket}"]
         command += ["--innodb-buffer-pool-size=64M", "--innodb-log-file-size=32M"]
-        command += ["--innodb-flush-log-at-trx-commit=1", "--skip-name-resolve", *options]
+        command += ["--innodb-flush-log-at-trx-commit=1", "--skip-name-resolve"]
+        command += [*self._options, *options]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=log, start_new_session=True
@@ -78,7 +93,7 @@ class MariaDB:
     def database(self, name: str) -> str:
         """Makes an empty database and returns its URL."""
         self.run(f"DROP DATABASE IF EXISTS {name}", f"CREATE DATABASE {name}")
-        return self._url(name)
+        return self.url(name)
 
     def template(self) -> str:
         """Makes the database that lent ones are copies of, and returns its URL; whoever asks for it
@@ -92,7 +107,7 @@ class MariaDB:
         time: emptied and lent again, which takes a tenth of the time of making one.
         """
         name = self._spare.pop() if self._spare else self._copied()
-        yield self._url(name)
+        yield self.url(name)
         self.run(*(f"DELETE FROM {name}.`{table}`" for table in self._tables))
         self._spare.append(name)
 
@@ -118,7 +133,8 @@ class MariaDB:
         names = [name for (name,) in self.run(f"SHOW TABLES FROM {TEMPLATE}")]
         return [name for name in names if name != "schema_versions"]
 
-    def _url(self, name: str) -> str:
+    def url(self, name: str) -> str:
+        """Returns the URL of a database."""
         return f"mysql://till:{QUOTED}@127.0.0.1:{self.port}/{name}"
 
     @property
@@ -163,8 +179,3 @@ def _program(*names: str) -> str:
     raise RuntimeError(
         f"the tests need {names[0]}: sudo env RUNLEVEL=1 apt-get install mariadb-server"
     )
-
-
-def _as_user() -> list[str]:
-    """MariaDB refuses to run as root unless it is told to."""
-    return ["--user=root"] if os.geteuid() == 0 else []
