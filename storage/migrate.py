@@ -147,7 +147,7 @@ def _finish(step: Migration, count: int, go_on: Callable[[], None]) -> None:
             DB.execute_sql(spoken(statement))
         except DatabaseError as error:
             if not (number == count + 1 and error.args[0] in EXISTS):
-                _overtaken(error, go_on)
+                _overtaken(error, step, number - 1, go_on)
                 raise _failed(step, number, error) from error
         after = "UPDATE schema_versions SET statements = ? WHERE version = ? AND statements = ?"
         _count(go_on, after, number, step.version, number - 1)
@@ -155,11 +155,17 @@ def _finish(step: Migration, count: int, go_on: Callable[[], None]) -> None:
     _count(go_on, end, ids.now_ms(), step.version)
 
 
-def _overtaken(error: DatabaseError, go_on: Callable[[], None]) -> None:
-    """Raises Race when a statement failed because another server is at work on the schema too."""
+def _overtaken(
+    error: DatabaseError, step: Migration, count: int, go_on: Callable[[], None]
+) -> None:
+    """Raises Race when a statement failed because another server is at work on the schema too, or
+    did that statement before its lease ran out.
+    """
     if error.args[0] in BEATEN:
         raise Race("another server was in the way") from error
     go_on()
+    if (step.version, count) not in [(version, done) for version, done, _ in _applied()]:
+        raise Race("another server did the same statement") from error
 
 
 def _failed(step: Migration, number: int, error: Exception) -> RuntimeError:
