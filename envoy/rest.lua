@@ -44,8 +44,8 @@ end
 -- Returns the gRPC code and the message (as JSON) of an error, and whether the words are the server's own.
 local function fault(status, text)
   local code, message = text:match('^{"code":(%d+),"message":"(.-)","details":')
-  -- Code 2, UNKNOWN, is a crash whose message may show the server's insides.
-  if code and code ~= "2" and message ~= "" then return code, '"' .. message .. '"', true end
+  -- Code 2, UNKNOWN, is a crash whose message may show the server's insides; 4, a deadline, has gRPC's own words.
+  if code and code ~= "2" and code ~= "4" and message ~= "" then return code, '"' .. message .. '"', true end
   local own = OWN[status] or { "13", "internal error" }
   -- The first line of Envoy's own 400 tells what is wrong with the JSON; the next ones quote it. `.value` is a wrapper's.
   local told = status == "400" and not code and text:match("^:? ?([^\r\n]+)")
