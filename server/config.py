@@ -25,8 +25,9 @@ class Config:
     """
     database_password_file: str = ""
     """A file whose first line is the database's password; it goes before the URL's own."""
-    database_connections: int = 16
-    """How many connections to a database server write at once, and as many again that read."""
+    database_connections: int = 8
+    """How many connections to a database server may write at once; as many again read, and as many
+    scan."""
     durability: str = "full"
     """`full` refuses a database server that may lose commits; `relaxed` warns and goes on."""
     grpc_address: str = "127.0.0.1:50051"

@@ -11,9 +11,9 @@ from contextlib import suppress
 from storage.row import DB
 from storage.unit import Job
 
-QUIET_SECONDS = 0.002
+QUIET_SECONDS = 0.004
 """How long nobody must come for a batch to wait for nobody."""
-STALL_SECONDS = 0.02
+STALL_SECONDS = 0.05
 """How long jobs wait for a batch at work before another thread takes them."""
 
 

@@ -32,9 +32,9 @@ RACE_SECONDS = 5.0
 the crowd will thin.
 """
 PAUSE_SECONDS_MAX = 0.2
-BATCH_MAX = 32
+BATCH_MAX = 64
 """Jobs of one transaction: more would make the rest wait too long for a row that one waits for."""
-LINGER_SECONDS = 0.004
+LINGER_SECONDS = 0.02
 """How long a batch of units may wait for as many as there are writers."""
 
 
