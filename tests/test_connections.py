@@ -16,7 +16,7 @@ from test_units import assert_the_book_adds_up, claim, submit, using
 
 from storage import order
 from storage.engine import Engine
-from storage.errors import OutcomeUnknown, Overloaded
+from storage.errors import OrderExists, OutcomeUnknown, Overloaded
 from storage.once import once
 from storage.row import DB
 
@@ -28,6 +28,7 @@ def through_a_proxy(mariadb: MariaDB, *, narrow: bool) -> Iterator[tuple[str, st
         yield direct, direct.replace(f":{mariadb.port}/", f":{proxy.port}/"), proxy
 
 
+CROWD = 31
 NARROW = pytest.mark.parametrize("narrow", [False, True], ids=["together", "one_by_one"])
 """Whether the server takes the statements of a commit together."""
 
@@ -89,6 +90,63 @@ def test_a_commit_of_unknown_end_without_a_key_is_said_to_be_unknown(
     with through_a_proxy(mariadb, narrow=narrow) as (direct, url, proxy):
         using(url, use)
         assert rows(direct, "SELECT count(*) FROM orders") == [(kept,)]
+
+
+@NARROW
+@pytest.mark.parametrize("cut", ["before", "after"])
+def test_a_crowd_whose_one_commit_is_cut_is_kept_once_or_told(
+    mariadb: MariaDB, cut: Cut, narrow: bool
+) -> None:
+    """Units share the commit: the keyed ones are done once, those without a key are in doubt, what
+    was refused is refused.
+    """
+
+    def unit(number: int) -> Callable[[], object]:
+        if number % 3 == 0:
+            return lambda: once(claim(f"k{number}"), lambda: submit(f"{number}"))
+        return lambda: submit(f"{number}" if number % 3 == 1 else "warm")
+
+    outcomes: list[object] = []
+
+    async def use(engine: Engine) -> None:
+        first = [engine.write(lambda n=n: submit("warm" + "!" * n)) for n in range(CROWD)]
+        await asyncio.gather(*first)  # the next batch waits for as many
+        proxy.cut(cut)
+        crowd = [engine.write(unit(number)) for number in range(CROWD)]
+        outcomes.extend(await asyncio.gather(*crowd, return_exceptions=True))
+
+    with through_a_proxy(mariadb, narrow=narrow) as (direct, url, proxy):
+        using(url, use, connections=1)
+        numbers = {number for (number,) in rows(direct, "SELECT order_number FROM orders")}
+        assert_the_book_adds_up(direct)
+    assert not any(isinstance(outcome, BaseException) for outcome in outcomes[::3])
+    assert {str(number) for number in range(0, CROWD, 3)} <= numbers
+    assert {type(outcome) for outcome in outcomes[2::3]} == {OrderExists}
+    for number in range(1, CROWD, 3):
+        told = outcomes[number]
+        assert isinstance(told, OutcomeUnknown) or (
+            not isinstance(told, BaseException) and str(number) in numbers
+        )
+    assert any(isinstance(told, OutcomeUnknown) for told in outcomes[1::3])
+
+
+def test_refusals_in_a_crowd_undo_only_themselves(mariadb: MariaDB) -> None:
+    url = mariadb.database(f"till_{uuid4().hex}")
+
+    outcomes: list[object] = []
+
+    async def use(engine: Engine) -> None:
+        await engine.write(lambda: submit("warm"))
+        crowd = [
+            engine.write(lambda n=n: (submit(f"{n}"), n % 2 and submit("warm"))) for n in range(40)
+        ]
+        outcomes.extend(await asyncio.gather(*crowd, return_exceptions=True))
+
+    using(url, use, connections=1)
+    assert {type(outcome) for outcome in outcomes[1::2]} == {OrderExists}
+    kept = {number for (number,) in rows(url, "SELECT order_number FROM orders")}
+    assert kept == {"warm", *(str(number) for number in range(0, 40, 2))}
+    assert_the_book_adds_up(url)
 
 
 def test_connections_killed_by_an_operator_are_replaced_unseen(mariadb: MariaDB) -> None:
