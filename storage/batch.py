@@ -13,6 +13,7 @@ from storage.unit import Job
 
 QUIET_SECONDS = 0.004
 """How long nobody must come for a batch to wait for nobody."""
+LATE_SECONDS = 0.001
 STALL_SECONDS = 0.05
 """How long jobs wait for a batch at work before another thread takes them."""
 
@@ -39,7 +40,7 @@ class Batches:
         self._expected = 1
         self._idle = threads
         self._timer: asyncio.TimerHandle | None = None
-        self._until, self._noted = 0.0, 0
+        self._until, self._due, self._noted = 0.0, 0.0, 0
         self.calls = 0
         """Counts whatever the engine is asked for: while that moves, more jobs may come."""
         self._handover: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
@@ -78,13 +79,16 @@ class Batches:
             self._wait()
 
     def _wait(self) -> None:
-        self._noted = self.calls
-        self._timer = self._loop.call_later(QUIET_SECONDS, self._look)
+        self._noted, self._due = self.calls, self._loop.time() + QUIET_SECONDS
+        self._timer = self._loop.call_at(self._due, self._look)
 
     def _look(self) -> None:
-        """Hands the batch over when nobody has come for a while, or it has waited long enough."""
-        crowd = self.calls != self._noted or self._busy()
-        if crowd and self._loop.time() < self._until:
+        """Hands the batch over when nobody has come for a while, or it has waited long enough. A
+        loop that is late was at work: whoever came meanwhile was not heard.
+        """
+        now = self._loop.time()
+        crowd = self.calls != self._noted or now > self._due + LATE_SECONDS or self._busy()
+        if crowd and now < self._until:
             self._wait()
         else:
             self._hand_over()

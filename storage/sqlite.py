@@ -24,7 +24,7 @@ log = logging.getLogger("till.engine")
 
 BATCH_MAX = 256
 """Units a commit may carry."""
-LINGER_SECONDS = 0.012
+LINGER_SECONDS = 0.008
 """How long a batch may wait for as many units as there are writers."""
 BACKUP_PAGES = 2000
 """Pages copied between two reports of progress."""
