@@ -14,6 +14,7 @@ from storage.unit import Job
 QUIET_SECONDS = 0.004
 """How long nobody must come for a batch to wait for nobody."""
 LATE_SECONDS = 0.001
+"""A timer that comes as late as this says that the loop was at work, and heard nobody."""
 STALL_SECONDS = 0.05
 """How long jobs wait for a batch at work before another thread takes them."""
 

@@ -109,7 +109,7 @@ class Database(Bound, MySQLDatabase):
         seconds = getattr(_session, "answer_seconds", ANSWER_SECONDS)
         connection = pymysql.connect(
             database=self.database,
-            read_timeout=seconds,
+            read_timeout=CONNECT_SECONDS,  # a server that is silent must not be waited for
             write_timeout=seconds,
             cursorclass=_Cursor,
             **self.connect_params,
@@ -120,6 +120,7 @@ class Database(Bound, MySQLDatabase):
         cursor.execute(
             f"SET SESSION sql_mode = '{MODES}', innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS}"
         )
+        connection._read_timeout = seconds
         return connection
 
 

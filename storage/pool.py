@@ -71,12 +71,12 @@ class Pool:
         self._reads.put(job)
 
     @staticmethod
-    def snapshot(query: Callable[[], T]) -> T:
-        """Runs a query over one snapshot, on this thread's own connection; on a new one if that is
-        lost.
+    def snapshot(query: Callable[[], T], since: float | None = None) -> T:
+        """Runs a query, which has waited since then, over one snapshot, on this thread's own
+        connection; on a new one if that is lost.
         """
         mysql.read_one_snapshot()
-        since, tries = time.monotonic(), 0
+        since, tries = time.monotonic() if since is None else since, 0
         while True:
             tries += 1
             try:
@@ -97,11 +97,8 @@ class Pool:
 def _write(batch: list[Job]) -> None:
     """Commits a batch of units; every job then holds its result or its error."""
     wanted = [job for job in batch if job.wanted()]
-    if len(wanted) > 1 and _write_together(wanted):
-        return
-    for job in wanted:
-        if job.doubt or job.wanted():
-            _keep(job, partial(_write_alone, job))
+    if len(wanted) < 2 or not _write_together(wanted):
+        _run_alone(wanted, _write_alone)
 
 
 def _write_together(batch: list[Job]) -> bool:
@@ -181,10 +178,23 @@ def _read(batch: list[Job]) -> None:
             _keep(job, job.unit, ERRORS)
     except ERRORS as error:
         _undo(error)
-        for job in wanted:
-            _keep(job, partial(Pool.snapshot, job.unit))
+        _run_alone(wanted, lambda job: Pool.snapshot(job.unit, job.since))
     finally:
         _roll_back()
+
+
+def _run_alone(batch: list[Job], run: Callable[[Job], Any]) -> None:
+    """Runs jobs one by one. Once the database is away, who has waited long enough is told so at
+    once: to try costs a connection's whole timeout, and the others wait behind.
+    """
+    away = False
+    for job in batch:
+        if away and time.monotonic() > job.since + RETRY_SECONDS:
+            job.error = _unknown() if job.doubt else _busy()
+        elif job.doubt or job.wanted():
+            _keep(job, partial(run, job))
+            cause = job.error.__cause__ if job.error is not None else None
+            away = isinstance(cause, Exception) and _lost(cause)
 
 
 def _keep(job: Job, work: Callable[[], Any], raised: tuple[type[BaseException], ...] = ()) -> None:
@@ -220,6 +230,10 @@ def _told(error: Exception) -> Exception:
     if isinstance(error, Race):
         return Overloaded(f"others were faster each time: {error}")
     log.warning("gave up: %s", error)
+    return _busy()
+
+
+def _busy() -> Overloaded:
     return Overloaded("the database is busy or away")
 
 

@@ -27,11 +27,18 @@ class Proxy:
         self.port = self._listener.getsockname()[1]
         self._cuts: list[Cut] = []
         self._sockets: list[socket.socket] = []
+        self._silent = False
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self, *cuts: Cut) -> None:
         """Cuts the next commits, one each: before the server sees it, or after it was done."""
         self._cuts = list(cuts)
+
+    def fall_silent(self) -> None:
+        """Cuts every connection, and takes new ones without ever answering."""
+        self._silent = True
+        for one in self._sockets:
+            _shut(one)
 
     def close(self) -> None:
         """Closes everything."""
@@ -42,6 +49,9 @@ class Proxy:
         with suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
+                if self._silent:
+                    self._sockets.append(client)
+                    continue
                 server = socket.create_connection(self._target)
                 self._sockets += [client, server]
                 for ends in ((client, server, True), (server, client, False)):

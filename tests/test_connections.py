@@ -1,6 +1,7 @@
 """Connections to a database server: cut in a commit, killed, kept waiting. SQLite has none."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from uuid import uuid4
@@ -18,6 +19,7 @@ from storage import order
 from storage.engine import Engine
 from storage.errors import OrderExists, OutcomeUnknown, Overloaded
 from storage.once import once
+from storage.pool import RETRY_SECONDS
 from storage.row import DB
 
 
@@ -147,6 +149,22 @@ def test_refusals_in_a_crowd_undo_only_themselves(mariadb: MariaDB) -> None:
     kept = {number for (number,) in rows(url, "SELECT order_number FROM orders")}
     assert kept == {"warm", *(str(number) for number in range(0, 40, 2))}
     assert_the_book_adds_up(url)
+
+
+def test_a_crowd_is_told_of_a_database_that_is_away_not_one_by_one(mariadb: MariaDB) -> None:
+    async def use(engine: Engine) -> None:
+        await asyncio.gather(*(engine.write(lambda n=n: submit(f"{n}")) for n in range(CROWD)))
+        proxy.fall_silent()
+        began = time.monotonic()
+        writes = [engine.write(lambda n=n: submit(f"new{n}")) for n in range(CROWD)]
+        reads = [engine.read(lambda: order.recent(1, "s", "u")) for _ in range(CROWD)]
+        told = await asyncio.gather(*writes, *reads, return_exceptions=True)
+        assert {type(each) for each in told} == {Overloaded}
+        assert time.monotonic() - began < 6 * RETRY_SECONDS < CROWD
+
+    with through_a_proxy(mariadb, narrow=False) as (direct, url, proxy):
+        using(url, use, connections=1)
+        assert rows(direct, "SELECT count(*) FROM orders") == [(CROWD,)]
 
 
 def test_connections_killed_by_an_operator_are_replaced_unseen(mariadb: MariaDB) -> None:
