@@ -120,7 +120,7 @@ class Database(Bound, MySQLDatabase):
         cursor.execute(
             f"SET SESSION sql_mode = '{MODES}', innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS}"
         )
-        connection._read_timeout = seconds
+        connection._read_timeout = seconds  # type: ignore[attr-defined] # it has no other way
         return connection
 
 
