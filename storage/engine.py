@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from storage import database, migrate
+from storage.batch import Batches
 from storage.errors import Overloaded
 from storage.pool import Pool
 from storage.row import DB
@@ -51,29 +52,29 @@ class Engine:
         Raises what the unit raises; Overloaded (not begun, or undone); OutcomeUnknown (the commit
         itself failed).
         """
-        if self._side.waiting >= self._queue_max:
+        if self._side.units.waiting >= self._queue_max:
             raise Overloaded("too many writes are waiting")
-        return await self._settled(self._side.put, unit)
+        return await self._settled(self._side.units, unit)
 
     async def read(self, query: Callable[[], T]) -> T:
         """Runs a query that takes microseconds over one snapshot, without leaving the event loop
         where that cannot wait.
         """
         if isinstance(self._side, Pool):
-            return await self._settled(self._side.put_read, query)
-        self._side.calls += 1
+            return await self._settled(self._side.reads, query)
+        self._side.units.calls += 1
         return self._side.snapshot(query)
 
     async def glance(self, query: Callable[[], T]) -> T:
         """Runs a query of one SELECT, which is a snapshot by itself, as `read` would."""
         if isinstance(self._side, Pool):
-            return await self._settled(self._side.put_read, query)
-        self._side.calls += 1
+            return await self.read(query)
+        self._side.units.calls += 1
         return query()
 
-    async def _settled(self, put: Callable[[Job], None], work: Callable[[], T]) -> T:
+    async def _settled(self, batches: Batches, work: Callable[[], T]) -> T:
         future: asyncio.Future[T] = self._loop.create_future()
-        put(Job(work, future))
+        batches.put(Job(work, future))
         return await future
 
     async def scan(self, query: Callable[[], T]) -> T:

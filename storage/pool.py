@@ -39,36 +39,14 @@ LINGER_SECONDS = 0.02
 
 
 class Pool:
-    """Threads that write and threads that read, each with a connection of its own."""
+    """Threads that write, and as many that read, each with a connection of its own."""
 
     def __init__(self, connections: int) -> None:
-        self._units = Batches(
-            _write,
-            threads=connections,
-            size_max=BATCH_MAX,
-            linger_seconds=LINGER_SECONDS,
-            name="till-write",
+        threads = partial(
+            Batches, threads=connections, size_max=BATCH_MAX, linger_seconds=LINGER_SECONDS
         )
-        self._reads = Batches(
-            _read,
-            threads=connections,
-            size_max=BATCH_MAX,
-            linger_seconds=LINGER_SECONDS,
-            name="till-read",
-        )
-
-    @property
-    def waiting(self) -> int:
-        """How many units no thread has taken yet."""
-        return self._units.waiting
-
-    def put(self, job: Job) -> None:
-        """Takes a unit's job; it is settled once it is on disk, or will never be."""
-        self._units.put(job)
-
-    def put_read(self, job: Job) -> None:
-        """Takes a query's job."""
-        self._reads.put(job)
+        self.units = threads(_write, name="till-write")
+        self.reads = threads(_read, name="till-read")
 
     @staticmethod
     def snapshot(query: Callable[[], T], since: float | None = None) -> T:
@@ -90,8 +68,8 @@ class Pool:
 
     async def close(self) -> None:
         """Commits what waits, then ends."""
-        await self._units.close()
-        await self._reads.close()
+        await self.units.close()
+        await self.reads.close()
 
 
 def _write(batch: list[Job]) -> None:

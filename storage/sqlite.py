@@ -96,11 +96,11 @@ def restore(path: Path, tell: Callable[[int, int], None]) -> None:
         )
 
 
-class GroupCommit(Batches):
+class GroupCommit:
     """One writer thread, which commits a batch at a time."""
 
     def __init__(self) -> None:
-        super().__init__(
+        self.units = Batches(
             _commit,
             threads=1,
             size_max=BATCH_MAX,
@@ -115,6 +115,10 @@ class GroupCommit(Batches):
             return query()
         finally:
             execute("COMMIT")
+
+    async def close(self) -> None:
+        """Commits what waits, then ends."""
+        await self.units.close()
 
 
 def _commit(batch: list[Job]) -> None:
