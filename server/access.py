@@ -8,6 +8,7 @@ from enum import Enum, auto
 
 from server.config import Config
 from server.errors import PermissionDenied, Unauthenticated
+from server.limit import keep
 from server.token import Verifier
 from storage import tenant
 from storage.engine import Engine
@@ -164,14 +165,8 @@ class Access:
         caller, until = self._known.get(shown, (None, 0.0))
         if caller is None or now >= until:
             caller = await self._ask(method, metadata)
-            self._remember(shown, caller, now + KNOWN_SECONDS)
+            keep(self._known, shown, (caller, now + KNOWN_SECONDS), KNOWN_MAX)
         return caller
-
-    def _remember(self, shown: tuple[str | None, ...], caller: Caller, until: float) -> None:
-        self._known.pop(shown, None)
-        if len(self._known) >= KNOWN_MAX:
-            del self._known[next(iter(self._known))]
-        self._known[shown] = caller, until
 
     async def _ask(self, method: str, metadata: dict[str, str]) -> Caller:
         rule = self._rules.get(method)

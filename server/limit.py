@@ -4,12 +4,23 @@ server.
 
 import math
 import time
+from typing import TypeVar
 
 from server.errors import RateLimited
 from storage.errors import Overloaded
 
+K = TypeVar("K")
+V = TypeVar("V")
 BUCKETS_MAX = 10_000
 """Buckets remembered; the one that was used longest ago is forgotten, which fills it."""
+
+
+def keep(known: dict[K, V], key: K, value: V, most: int) -> None:
+    """Remembers a value as the newest of `most`; one more, and the oldest is forgotten."""
+    known.pop(key, None)
+    known[key] = value
+    if len(known) > most:
+        del known[next(iter(known))]
 
 
 class Limits:
@@ -34,10 +45,8 @@ class Limits:
     def spend(self, client: str) -> None:
         """Takes one token of a client. Raises RateLimited, saying when there will be one again."""
         now = time.monotonic()
-        tokens, filled = self._buckets.pop(client, (float(self._burst), now))
+        tokens, filled = self._buckets.get(client, (float(self._burst), now))
         tokens = min(float(self._burst), tokens + (now - filled) * self._rate)
-        self._buckets[client] = (tokens - 1 if tokens >= 1 else tokens, now)
-        if len(self._buckets) > BUCKETS_MAX:
-            del self._buckets[next(iter(self._buckets))]
+        keep(self._buckets, client, (tokens - 1 if tokens >= 1 else tokens, now), BUCKETS_MAX)
         if tokens < 1:
             raise RateLimited(self._burst, (1 - tokens) / self._rate)

@@ -14,6 +14,7 @@ import jwt
 import structlog
 
 from server.errors import Unauthenticated
+from server.limit import keep
 
 log = structlog.get_logger("till.token")
 ALGORITHM = "RS256"
@@ -119,7 +120,8 @@ class Verifier:
         digest = hashlib.sha256(text.encode()).digest()
         known = self._known.get(digest)
         if known is None:
-            known = self._remember(digest, await self._check(text))
+            known = await self._check(text)
+            keep(self._known, digest, known, CACHE_MAX)
         if known.expires + LEEWAY_SECONDS <= time.time():
             self._known.pop(digest, None)
             raise Unauthenticated
@@ -147,12 +149,6 @@ class Verifier:
             return _token(claims)
         except (jwt.PyJWTError, ValueError, TypeError, ArithmeticError, RecursionError):
             raise Unauthenticated from None
-
-    def _remember(self, digest: bytes, token: Token) -> Token:
-        if len(self._known) >= CACHE_MAX:
-            self._known.pop(next(iter(self._known)))
-        self._known[digest] = token
-        return token
 
 
 def _signs(key: jwt.PyJWK) -> bool:
