@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
+# Read once, when gRPC loads: its handlers abort a child of these tests now and then.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
 import grpc
 import httpx
 import pytest

@@ -53,14 +53,16 @@ def test_a_method_that_is_none_is_unimplemented(served: Served) -> None:
 
 
 def test_sigterm_says_not_serving_first_and_lets_calls_end(url: str, tmp_path: Path) -> None:
-    request = order_pb2.SubmitStoreOrderRequest(store_id="s", order_id="1", user_id="u")
-    request.grand_total = 1
+    request, late = (
+        order_pb2.SubmitStoreOrderRequest(store_id="s", order_id=number, user_id="u", grand_total=1)
+        for number in ("1", "2")
+    )
     with alone(url, tmp_path, drain_seconds="0.2") as server:
         states = HealthStub(server.channel).Watch(health_pb2.HealthCheckRequest(service=""))
         assert next(states).status == SERVING
         with held(url):
             in_flight = server.stubs.order.SubmitStoreOrder.future(request)
-            refused(lambda: server.stubs.order.SubmitStoreOrder(request, timeout=0.2))
+            refused(lambda: server.stubs.order.SubmitStoreOrder(late, timeout=0.2))
             server.process.terminate()
             assert next(states).status == NOT_SERVING
             states.cancel()
