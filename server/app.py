@@ -26,6 +26,7 @@ from till.v1 import (
 )
 
 from server import development
+from server.accept import Acceptors
 from server.access import Access
 from server.call import Gate
 from server.checkout import CheckoutServicer
@@ -70,6 +71,7 @@ class App:
     """A running server and what it is made of."""
 
     server: grpc.aio.Server
+    acceptors: Acceptors
     engine: Engine
     worker: Worker
     health: health.aio.HealthServicer
@@ -94,11 +96,11 @@ async def build(config: Config) -> App:
     await engine.write(lambda: _prepare(config))
     worker = Worker(engine)
     server = grpc.aio.server(options=_OPTIONS)
-    _register(server, engine, worker, config)
+    methods = _register(server, engine, worker, config)
     healthy = await _serve_health(server)
     port = _listen(server, config)
     await server.start()
-    return App(server, engine, worker, healthy, port)
+    return App(server, Acceptors(server, methods), engine, worker, healthy, port)
 
 
 async def run(config: Config) -> None:
@@ -133,7 +135,11 @@ def _listen(server: grpc.aio.Server, config: Config) -> int:
     return server.add_secure_port(config.grpc_address, credentials)
 
 
-def _register(server: grpc.aio.Server, engine: Engine, worker: Worker, config: Config) -> None:
+def _register(
+    server: grpc.aio.Server, engine: Engine, worker: Worker, config: Config
+) -> dict[str, Any]:
+    """Registers every servicer and returns the methods that may be accepted side by side."""
+
     def result(owner: int, item: str) -> Message:
         return item_message(draft_item.get(owner, item))
 
@@ -159,6 +165,8 @@ def _register(server: grpc.aio.Server, engine: Engine, worker: Worker, config: C
     described = reflection.aio.ReflectionServicer(names)
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(described, gate)  # type: ignore[no-untyped-call]
     operations_pb2_grpc.add_OperationsServicer_to_server(operations, gate)  # type: ignore[no-untyped-call]
+    methods: dict[str, Any] = gate.methods
+    return methods
 
 
 async def _serve_health(server: grpc.aio.Server) -> health.aio.HealthServicer:

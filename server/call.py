@@ -97,15 +97,20 @@ class Gate:
 
     def __init__(self, server: grpc.aio.Server, access: Access, limits: Limits) -> None:
         self._server, self._access, self._limits = server, access, limits
+        self.methods: dict[str, Any] = {}
+        """The handlers of the methods that are registered, by their full names."""
 
     def add_generic_rpc_handlers(self, handlers: tuple[grpc.GenericRpcHandler, ...]) -> None:
-        """Registers a service, its methods guarded."""
+        """Registers a service whose generated code is of the older kind, its methods guarded."""
         self._server.add_generic_rpc_handlers(
             tuple(_Guarded(handler, self) for handler in handlers)
         )
 
     def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
-        """Does nothing: newer generated code hands the same methods over twice."""
+        """Registers the methods of a service, guarded."""
+        guarded = {name: self.guard(f"/{service}/{name}", each) for name, each in handlers.items()}
+        self._server.add_registered_method_handlers(service, guarded)
+        self.methods |= {f"/{service}/{name}": each for name, each in guarded.items()}
 
     def guard(self, method: str, handler: Any) -> Any:
         """Returns the handler of a method with the gate before it."""
