@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 from grpc._cython import cygrpc  # type: ignore[attr-defined] # what grpc.aio itself is made of
 
-AHEAD = 8
+AHEAD = 16
 """Calls of a method that may be handed over at once; more of them would not fit the caches."""
 
 
