@@ -24,24 +24,21 @@ class Acceptors:
     def __init__(self, server: grpc.aio.Server, methods: Mapping[str, Any]) -> None:
         """`methods` are those registered with the server, which has been started."""
         self._loop = asyncio.get_running_loop()
-        self._server, self._methods = server._server, methods  # type: ignore[attr-defined]
+        self._server = server._server  # type: ignore[attr-defined]
         self._tasks: set[asyncio.Task[None]] = set()
-        for method in methods:
-            for _ in range(AHEAD):
-                self._begin(self._accept(method))
+        for name, handler in methods.items():
+            for _ in range(0 if handler.stream_stream else AHEAD):
+                self._begin(self._accept(name, handler))
 
-    def resolve_handler(self, details: Any) -> Any:
-        """Returns the handler of a call; gRPC asks for it."""
-        return self._methods[details.method]
-
-    async def _accept(self, method: str) -> None:
+    async def _accept(self, name: str, handler: Any) -> None:
         while self._server.is_running():
             try:
-                call = await self._server._request_registered_call(method.encode())
+                call = await self._server._request_registered_call(name.encode())
             except cygrpc._RequestCallError:  # its caller is gone already, or the server stops
                 continue
-            answer = cygrpc._handle_rpc(method, self, (), call, self._loop, False)
-            self._begin(cygrpc._schedule_rpc_coro(answer, call, self._loop, method))
+            # The server itself asks who handles the method, in a way that leaves garbage in cycles.
+            answer = cygrpc._handle_unary_unary_rpc(handler, call, self._loop)
+            self._begin(cygrpc._schedule_rpc_coro(answer, call, self._loop, name))
 
     def _begin(self, work: Any) -> None:
         task = self._loop.create_task(work)
