@@ -5,6 +5,7 @@ kept.
 import hashlib
 import hmac
 import secrets
+from contextlib import suppress
 
 from storage import event, ids
 from storage.errors import AlreadyExists, ClientNotUsable, NotFound, Race
@@ -47,7 +48,8 @@ def create(name: str, entity_number: str) -> Tenant:
 def ensure_first(name: str, entity_number: str) -> None:
     """Adds the first tenant to a new order book."""
     if not Tenant.select().where(Tenant.tenant == FIRST).exists():
-        create(name, entity_number)
+        with suppress(AlreadyExists):  # another server that starts was faster, between two looks
+            create(name, entity_number)
 
 
 def stock_policy(tenant: int) -> str:
