@@ -71,6 +71,7 @@ def started(url: str, folder: Path) -> Iterator[Alone]:
         server.channel.close()
         server.process.kill()
         server.process.wait()
+        print(server.text()[-2000:])  # pytest shows it beside a test that failed
 
 
 def assert_the_same(urls: list[str]) -> None:
