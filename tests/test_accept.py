@@ -32,7 +32,7 @@ async def echo(*, ahead: bool) -> AsyncIterator[Any]:
         await asyncio.to_thread(grpc.channel_ready_future(channel).result, 10)
         yield channel.unary_unary("/test.Echo/Say", _registered_method=False)
         await server.stop(None)
-    del acceptors
+    del acceptors  # whose tasks nobody else holds
 
 
 async def begun(*, ahead: bool) -> int:
