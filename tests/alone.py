@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from conftest import PATIENCE_SECONDS, ROOT, Stubs, environment, eventually, free_ports
+from callers import Stubs
+from conftest import PATIENCE_SECONDS, ROOT, environment, eventually, free_ports
 from invariants import assert_invariants
 
 

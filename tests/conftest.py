@@ -9,10 +9,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from uuid import uuid4
 
 # Read once, when gRPC loads: its handlers abort a child of these tests now and then.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
@@ -20,27 +18,12 @@ os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 import grpc
 import httpx
 import pytest
+from callers import OPERATOR, Stubs
 from databases import rows
-from google.longrunning import operations_pb2_grpc
 from hypothesis import HealthCheck, settings
 from inside import Book, Served, opened, serving
 from invariants import assert_invariants
 from mariadb import MariaDB, swift
-from till.v1 import (
-    checkout_pb2_grpc,
-    draft_item_pb2_grpc,
-    draft_pb2_grpc,
-    inventory_pb2_grpc,
-    lifecycle_pb2_grpc,
-    order_pb2_grpc,
-    stock_pb2_grpc,
-    store_pb2_grpc,
-    tenant_pb2_grpc,
-)
-
-from server import development
-from server.access import RULES, Needs
-from server.config import Config
 
 # A slow machine is no failure.
 settings.register_profile("till", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -50,16 +33,6 @@ Lend = Callable[[], AbstractContextManager[str]]
 ROOT = Path(__file__).parent.parent
 BACKENDS = ("sqlite", "mysql")
 PATIENCE_SECONDS = 60.0
-KNOWN = development.credentials(Config(), [*development.SCOPES])
-CALLER = {"authorization": f"Bearer {KNOWN['token']}", "x-api-key": KNOWN["api_key"]}
-"""What a caller of the orders document sends; the token is an operator's too."""
-OPERATOR = {"authorization": CALLER["authorization"]}
-"""What an operator sends."""
-CHANNEL = {
-    "authorization": f"Token {KNOWN['channel_token']}",
-    "channel": f"Code {KNOWN['channel_code']}",
-}
-"""What a caller of the inventory document sends."""
 ORDER = {
     "requesterId": 1001,
     "userId": 42,
@@ -69,11 +42,6 @@ ORDER = {
     "shippingMethod": "GROUND",
 }
 """The smallest order that `POST /orders` takes."""
-
-
-def keyed(key: str | None = None) -> dict[str, str]:
-    """Returns the headers of a create, under this idempotency key or a new one."""
-    return {**CALLER, "idempotency-key": key or str(uuid4())}
 
 
 def eventually(check: Callable[[], T]) -> T:
@@ -100,18 +68,6 @@ def till(*command: str, **settings: str) -> str:
     if done.returncode:
         raise RuntimeError(done.stderr)
     return done.stdout
-
-
-class _AsOperator(grpc.UnaryUnaryClientInterceptor):
-    """Sends the operator's token with calls that need one, unless they bring their own."""
-
-    def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
-        """Adds the token to a call."""
-        given = tuple(details.metadata or ())
-        rule = RULES.get(details.method)
-        if rule is not None and rule.needs is Needs.TOKEN and "authorization" not in dict(given):
-            given = (*given, *OPERATOR.items())
-        return continuation(details._replace(metadata=given), request)
 
 
 class Stack:
@@ -208,43 +164,6 @@ class Stack:
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """Returns the rows of a query, asked of the database itself."""
         return rows(self.url, query)
-
-
-@dataclass(frozen=True)
-class Stubs:
-    """Every service."""
-
-    order: Any  # the same stub is awaited on an aio channel and not on a plain one
-    checkout: Any
-    draft: Any
-    drafts: Any
-    inventory: Any
-    store: Any
-    operations: Any
-    lifecycle: Any
-    stock: Any
-    tenant: Any
-
-    @classmethod
-    def as_operator(cls, channel: grpc.Channel) -> "Stubs":
-        """Returns the stubs of a channel, which send the operator's token where it is needed."""
-        return cls.of(grpc.intercept_channel(channel, _AsOperator()))
-
-    @classmethod
-    def of(cls, channel: grpc.Channel | grpc.aio.Channel) -> "Stubs":
-        """Returns the stubs of a channel; those of an aio channel are awaited."""
-        return cls(
-            order_pb2_grpc.OrderServiceStub(channel),
-            checkout_pb2_grpc.CheckoutServiceStub(channel),
-            draft_item_pb2_grpc.DraftItemServiceStub(channel),
-            draft_pb2_grpc.DraftServiceStub(channel),
-            inventory_pb2_grpc.InventoryServiceStub(channel),
-            store_pb2_grpc.StoreServiceStub(channel),
-            operations_pb2_grpc.OperationsStub(channel),  # type: ignore[no-untyped-call]
-            lifecycle_pb2_grpc.LifecycleServiceStub(channel),
-            stock_pb2_grpc.StockServiceStub(channel),
-            tenant_pb2_grpc.TenantServiceStub(channel),
-        )
 
 
 @contextmanager

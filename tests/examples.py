@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 from string import Template
 from typing import Any, NamedTuple
 
-from conftest import CALLER, CHANNEL, KNOWN, ORDER, Stack, eventually
+from callers import CALLER, CHANNEL, KNOWN
+from conftest import ORDER, Stack, eventually
 from doors import RPCS, Answer, bearer, call, path_of, token
 
 from server.access import RULES, Needs

@@ -13,7 +13,8 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from conftest import ORDER, PATIENCE_SECONDS, Stack, eventually, free_ports, keyed, running
+from callers import keyed
+from conftest import ORDER, PATIENCE_SECONDS, Stack, eventually, free_ports, running
 from mariadb import MariaDB
 
 CALLERS = 16

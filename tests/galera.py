@@ -20,8 +20,9 @@ from uuid import uuid4
 import grpc
 import pytest
 from alone import Alone
+from callers import keyed
 from cluster import Cluster, clustered
-from conftest import eventually, keyed
+from conftest import eventually
 from databases import rows
 from inside import at_once
 from invariants import assert_invariants, dump

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import grpc
 import pytest
-from conftest import CALLER, keyed
+from callers import CALLER, keyed
 from google.protobuf.timestamp_pb2 import Timestamp
 from inside import serving
 from samples import DAY

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import ORDER, Lend, Stack, keyed, running
+from callers import keyed
+from conftest import ORDER, Lend, Stack, running
 from doors import ALL, DOORS, RPC_DOORS, RPCS, UNSERVED, Answer, bearer, call, path_of, token
 from examples import EXAMPLES, FIRST, Who, fill, invented, newcomer
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import grpc
 import pytest
 from alone import alone
-from conftest import ROOT, Stubs, environment
+from callers import Stubs
+from conftest import ROOT, environment
 from databases import held
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub

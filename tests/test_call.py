@@ -9,7 +9,8 @@ from uuid import uuid4
 import grpc
 import pytest
 from alone import Alone, alone
-from conftest import CALLER, KNOWN, Lend, Stubs, keyed
+from callers import CALLER, KNOWN, Stubs, keyed
+from conftest import Lend
 from databases import lost
 from inside import Served, refused, serving
 from invariants import dump

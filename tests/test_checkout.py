@@ -4,7 +4,8 @@ import json
 
 import grpc
 import pytest
-from conftest import Lend, Stack, Stubs
+from callers import Stubs
+from conftest import Lend, Stack
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from hypothesis import given, settings
 from hypothesis import strategies as st

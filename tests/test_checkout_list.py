@@ -3,7 +3,8 @@
 from typing import Any
 
 import pytest
-from conftest import CALLER, Stack
+from callers import CALLER
+from conftest import Stack
 
 STORES = ("north", "south")
 

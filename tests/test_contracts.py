@@ -26,7 +26,8 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from conftest import CALLER, KNOWN, Stack, eventually
+from callers import CALLER, KNOWN
+from conftest import Stack, eventually
 
 PATHS = sorted(Path(__file__).parent.glob("contracts/*.json"))
 FILES = {path: json.loads(path.read_text("utf-8")) for path in PATHS}

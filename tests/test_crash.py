@@ -8,7 +8,8 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
-from conftest import CALLER, ORDER, Stack, eventually, keyed
+from callers import CALLER, keyed
+from conftest import ORDER, Stack, eventually
 
 ITEMS = 20
 ORDERS = 240

@@ -9,7 +9,8 @@ from uuid import uuid4
 import grpc
 import httpx
 import pytest
-from conftest import ORDER, Stack, Stubs, eventually, keyed
+from callers import Stubs, keyed
+from conftest import ORDER, Stack, eventually
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from grpc_status import rpc_status

@@ -5,7 +5,8 @@ import json
 
 import grpc
 import pytest
-from conftest import CALLER, ORDER, Stack, Stubs, eventually, keyed
+from callers import CALLER, Stubs, keyed
+from conftest import ORDER, Stack, eventually
 from inside import TENANT, Book, owned, refused
 from invariants import dump
 from samples import claim, draft_item, order_lines

@@ -10,7 +10,8 @@ from uuid import uuid4
 import grpc
 import pytest
 from alone import alone
-from conftest import CALLER, Lend, Stubs, eventually, keyed
+from callers import CALLER, Stubs, keyed
+from conftest import Lend, eventually
 from databases import connect, held, is_file, rows
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, PreconditionFailure, RetryInfo
 from google.rpc.status_pb2 import Status

@@ -5,7 +5,8 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from conftest import ORDER, Stack, eventually, keyed
+from callers import keyed
+from conftest import ORDER, Stack, eventually
 from till.v1 import (
     checkout_pb2,
     draft_item_pb2,

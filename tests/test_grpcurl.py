@@ -9,7 +9,8 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from conftest import CALLER, ORDER, PATIENCE_SECONDS, Stack, keyed
+from callers import CALLER, keyed
+from conftest import ORDER, PATIENCE_SECONDS, Stack
 from google.protobuf import json_format
 from till.v1 import order_pb2
 

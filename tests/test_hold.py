@@ -6,7 +6,8 @@ from uuid import uuid4
 
 import grpc
 import pytest
-from conftest import CHANNEL, Lend
+from callers import CHANNEL
+from conftest import Lend
 from google.protobuf import json_format
 from google.rpc.error_details_pb2 import ErrorInfo, PreconditionFailure
 from inside import TENANT, Book, Served, at_once, refused, serving

@@ -4,7 +4,8 @@ from uuid import UUID, uuid4
 
 import grpc
 import pytest
-from conftest import CHANNEL, Lend, Stack, Stubs
+from callers import CHANNEL, Stubs
+from conftest import Lend, Stack
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from inside import TENANT, Book, opened, owned, refused

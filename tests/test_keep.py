@@ -9,7 +9,8 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from conftest import ORDER, ROOT, Lend, Stack, environment, eventually, free_ports, keyed
+from callers import keyed
+from conftest import ORDER, ROOT, Lend, Stack, environment, eventually, free_ports
 from invariants import assert_invariants, dump
 from mariadb import PASSWORD, QUOTED, MariaDB
 

@@ -7,7 +7,8 @@ from uuid import uuid4
 
 import grpc
 import pytest
-from conftest import CALLER, ORDER, Lend, Stack, keyed
+from callers import CALLER, keyed
+from conftest import ORDER, Lend, Stack
 from google.rpc.error_details_pb2 import ErrorInfo
 from inside import TENANT, Book, at_once, refused
 from invariants import dump

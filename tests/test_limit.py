@@ -7,7 +7,8 @@ from typing import Any
 
 import grpc
 import pytest
-from conftest import ORDER, Stack, eventually, keyed, running
+from callers import keyed
+from conftest import ORDER, Stack, eventually, running
 from doors import DOORS, Answer, bearer, call, token
 from examples import EXAMPLES, Who, fill, invented
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc

@@ -5,7 +5,8 @@ from uuid import uuid4
 import grpc
 import jwt
 import pytest
-from conftest import CALLER, KNOWN, ROOT, Stubs
+from callers import CALLER, KNOWN, Stubs
+from conftest import ROOT
 from inside import TENANT, Book, Served, at_once, owned, refused
 from invariants import dump
 from samples import ACTOR, claim, order_lines

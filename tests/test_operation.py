@@ -5,7 +5,8 @@ from pathlib import Path
 import grpc
 import pytest
 from alone import alone
-from conftest import Stack, Stubs, eventually
+from callers import Stubs
+from conftest import Stack, eventually
 from databases import lost
 from google.longrunning import operations_pb2 as pb
 from google.protobuf.duration_pb2 import Duration

@@ -4,7 +4,8 @@ from uuid import uuid4
 
 import grpc
 import pytest
-from conftest import CALLER, ORDER, Stack, Stubs, keyed
+from callers import CALLER, Stubs, keyed
+from conftest import ORDER, Stack
 from inside import TENANT, Book, owned, refused
 from invariants import dump
 from peewee import IntegrityError

@@ -8,7 +8,8 @@ from uuid import uuid4
 
 import grpc
 import httpx
-from conftest import CALLER, CHANNEL, ORDER, PATIENCE_SECONDS, Stack, Stubs, eventually, keyed
+from callers import CALLER, CHANNEL, Stubs, keyed
+from conftest import ORDER, PATIENCE_SECONDS, Stack, eventually
 from till.v1 import draft_item_pb2, order_pb2
 
 Post = tuple[str, Any, dict[str, str]]

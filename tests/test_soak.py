@@ -10,7 +10,8 @@ from typing import Any
 
 import grpc
 import pytest
-from conftest import Stack, keyed
+from callers import keyed
+from conftest import Stack
 from market import KNOWN, Market, new_order, stamp, trading_at
 from samples import DAY
 from till.v1 import lifecycle_pb2, stock_pb2

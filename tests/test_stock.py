@@ -5,7 +5,8 @@ from uuid import uuid4
 
 import grpc
 import pytest
-from conftest import CALLER, Lend, Stack, keyed
+from callers import CALLER, keyed
+from conftest import Lend, Stack
 from google.protobuf.wrappers_pb2 import Int32Value
 from google.rpc.error_details_pb2 import ErrorInfo, PreconditionFailure
 from inside import at_once, refused

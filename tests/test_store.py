@@ -4,7 +4,8 @@ from uuid import uuid4
 
 import grpc
 import pytest
-from conftest import Stack, Stubs
+from callers import Stubs
+from conftest import Stack
 from inside import TENANT, Book, owned, refused
 from till.v1 import store_pb2 as pb
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import CALLER, KNOWN, Stack, eventually
+from callers import CALLER, KNOWN
+from conftest import Stack, eventually
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding
 from doors import DOORS, bearer, call, claims, issuer_key, new_key, part, public_jwk, token
