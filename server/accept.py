@@ -1,4 +1,4 @@
-"""Calls accepted side by side.
+"""Calls accepted side by side, each answered in as few trips through gRPC as it can be.
 
 gRPC's asyncio server has one call of a method handed over at a time, and each handing over is a
 trip through gRPC's poller and back. While calls stand in line the event loop would sleep, wake
@@ -7,13 +7,19 @@ and find its caches cold for every one of them. Asked for some ahead, it finds s
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
+from contextlib import suppress
+from typing import Any, NoReturn
 
 import grpc
+import structlog
 from grpc._cython import cygrpc  # type: ignore[attr-defined] # what grpc.aio itself is made of
 
+log = structlog.get_logger("till.call")
 AHEAD = 16
 """Calls of a method that may be handed over at once; more of them would not fit the caches."""
+LASTS_SECONDS = 0.05
+"""How long a call takes before it is asked whether its caller is there still."""
+_NO_FLAGS = 0
 
 
 class Acceptors:
@@ -23,24 +29,116 @@ class Acceptors:
 
     def __init__(self, server: grpc.aio.Server, methods: Mapping[str, Any]) -> None:
         """`methods` are those registered with the server, which has been started."""
-        self._loop = asyncio.get_running_loop()
         self._server = server._server  # type: ignore[attr-defined]
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         for name, handler in methods.items():
             for _ in range(0 if handler.stream_stream else AHEAD):
-                self._begin(self._accept(name, handler))
+                self._tasks.begin(self._accept(name.encode(), handler))
 
-    async def _accept(self, name: str, handler: Any) -> None:
+    async def _accept(self, name: bytes, handler: Any) -> None:
         while self._server.is_running():
             try:
-                call = await self._server._request_registered_call(name.encode())
+                call = await self._server._request_registered_call(name)
             except cygrpc._RequestCallError:  # its caller is gone already, or the server stops
                 continue
-            # The server itself asks who handles the method, in a way that leaves garbage in cycles.
-            answer = cygrpc._handle_unary_unary_rpc(handler, call, self._loop)
-            self._begin(cygrpc._schedule_rpc_coro(answer, call, self._loop, name))
+            self._tasks.begin(Exchange(call, self._tasks).answer(handler))
 
-    def _begin(self, work: Any) -> None:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)  # the loop itself would let a waiting task be collected
-        task.add_done_callback(self._tasks.discard)
+
+class Tasks:
+    """Tasks that nobody awaits: the loop itself would let a waiting task be collected."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._held: set[asyncio.Task[None]] = set()
+
+    def begin(self, work: Any) -> None:
+        """Starts a task and holds it until it ends."""
+        task = self.loop.create_task(work)
+        self._held.add(task)
+        task.add_done_callback(self._held.discard)
+
+
+class Exchange:
+    """One call and its answer; to the method, the context of the call.
+
+    The headers, the answer, the status and the end of the call are one batch for gRPC, where its
+    own server makes three: each is a trip through the poller.
+    """
+
+    __slots__ = ("_call", "_context", "_headers", "_tasks", "_watched")
+
+    def __init__(self, call: Any, tasks: Tasks) -> None:
+        self._call, self._tasks = call, tasks
+        self._context = cygrpc._ServicerContext(call, None, None, tasks.loop)
+        self._headers: tuple[Any, ...] = ()
+        self._watched = False
+
+    async def answer(self, handler: Any) -> None:
+        """Has the method answer, and sends that."""
+        received = await cygrpc._receive_message(self._call, self._tasks.loop)
+        if received is None:  # its caller is gone already
+            return
+        task = asyncio.current_task()
+        watching = self._tasks.loop.call_later(LASTS_SECONDS, self._watch, task)
+        try:
+            answer = await handler.unary_unary(handler.request_deserializer(received), self)
+            end = (handler.response_serializer(answer), 0, "", ())
+        except _Aborted as aborted:
+            end = (None, *aborted.args)
+        except Exception as error:  # an answer that cannot be written
+            log.error("unexpected", exc_info=error)
+            end = (None, grpc.StatusCode.INTERNAL.value[0], "internal error", ())
+        finally:
+            watching.cancel()
+        # What was accepted together is answered, then sent together: each step finds its code in
+        # the caches still.
+        await asyncio.sleep(0)
+        await self._send(*end)
+
+    def invocation_metadata(self) -> Any:
+        """Returns the headers of the request."""
+        return self._context.invocation_metadata()
+
+    def time_remaining(self) -> float | None:
+        """Returns how many seconds the caller will wait yet, or None where it did not say."""
+        left: float | None = self._context.time_remaining()
+        return left
+
+    async def send_initial_metadata(self, headers: tuple[Any, ...]) -> None:
+        """Gives the answer headers; they go with it."""
+        self._headers = headers
+
+    async def abort(
+        self, code: grpc.StatusCode, details: str, trailer: tuple[Any, ...]
+    ) -> NoReturn:
+        """Ends the call with a refusal."""
+        raise _Aborted(code.value[0], details, trailer)
+
+    async def _send(self, answer: bytes | None, code: int, details: str, trailer: Any) -> None:
+        steps = [cygrpc.SendInitialMetadataOperation(self._headers, _NO_FLAGS)]
+        if answer is not None:
+            steps.append(cygrpc.SendMessageOperation(answer, _NO_FLAGS))
+        steps.append(cygrpc.SendStatusFromServerOperation(trailer, code, details, _NO_FLAGS))
+        if not self._watched:
+            steps.append(cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS))
+        await self._do(*steps)
+
+    def _watch(self, task: Any) -> None:
+        self._watched = True
+        self._tasks.begin(self._stop_with_caller(task))
+
+    async def _stop_with_caller(self, task: Any) -> None:
+        """Stops the method of a call that its caller gave up."""
+        closed = cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS)
+        await self._do(closed)
+        if closed.cancelled():
+            task.cancel()
+
+    async def _do(self, *steps: Any) -> None:
+        """Has gRPC take some steps at once; a caller that went away hears nothing."""
+        with suppress(cygrpc.ExecuteBatchError):
+            await cygrpc.execute_batch(self._call, steps, self._tasks.loop)
+
+
+class _Aborted(BaseException):
+    """A refusal on its way out: code, details, trailer."""

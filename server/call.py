@@ -2,7 +2,6 @@
 naked error.
 """
 
-import asyncio
 import hashlib
 import itertools
 import re
@@ -128,9 +127,6 @@ class Gate:
                 if checked:
                     check(request)
                 answered = await answer(request, context)
-            # What was accepted together is answered, then sent together: each step finds its code
-            # in the caches still.
-            await asyncio.sleep(0)
             return answered
 
         decode, encode = _tolerant(handler.request_deserializer), handler.response_serializer

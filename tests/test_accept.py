@@ -1,4 +1,4 @@
-"""Calls that stand in line are taken together."""
+"""Calls that stand in line are taken together, and answered with one trip through gRPC."""
 
 import asyncio
 import time
@@ -8,22 +8,25 @@ from typing import Any
 
 import grpc
 
-from server.accept import AHEAD, Acceptors
+from server.accept import AHEAD, LASTS_SECONDS, Acceptors
 
 CALLS = AHEAD - 4
 PASSES = 4
 """Turns of the event loop, far fewer than the trips through gRPC that calls taken singly need."""
 
 
+async def say(request: bytes, _: Any) -> bytes:
+    """Answers what it is asked."""
+    return request
+
+
 @asynccontextmanager
-async def echo(*, ahead: bool) -> AsyncIterator[Any]:
-    """Serves one method that answers what it is asked, and yields a call of it."""
-
-    async def answer(request: bytes, _: Any) -> bytes:
-        return request
-
+async def serving(
+    method: Any = say, *, ahead: bool = True, encode: Any = bytes
+) -> AsyncIterator[Any]:
+    """Serves one method and yields a call of it."""
     server = grpc.aio.server()
-    handlers = {"Say": grpc.unary_unary_rpc_method_handler(answer)}
+    handlers = {"Say": grpc.unary_unary_rpc_method_handler(method, bytes, encode)}
     server.add_registered_method_handlers("test.Echo", handlers)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -37,10 +40,10 @@ async def echo(*, ahead: bool) -> AsyncIterator[Any]:
 
 async def begun(*, ahead: bool) -> int:
     """Returns how many tasks calls have, a few turns after the loop could not hear them come."""
-    async with echo(ahead=ahead) as say:
-        await asyncio.to_thread(say, b"first")
+    async with serving(ahead=ahead) as ask:
+        await asyncio.to_thread(ask, b"first")
         before = len(asyncio.all_tasks())
-        calls = [say.future(b"%d" % n) for n in range(CALLS)]
+        calls = [ask.future(b"%d" % n) for n in range(CALLS)]
         time.sleep(0.5)  # the loop is at work elsewhere
         for _ in range(PASSES):
             await asyncio.sleep(0)
@@ -60,9 +63,78 @@ def test_without_acceptors_they_are_taken_one_by_one() -> None:
 
 def test_acceptors_end_with_the_server() -> None:
     async def left() -> list[asyncio.Task[Any]]:
-        async with echo(ahead=True) as say:
-            await asyncio.to_thread(say, b"a call")
+        async with serving() as ask:
+            await asyncio.to_thread(ask, b"a call")
         await asyncio.sleep(0.05)
         return [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
 
     assert asyncio.run(left()) == []
+
+
+def told(method: Any, **options: Any) -> Any:
+    """Returns how what a method says reaches its caller, once the server's own task has had the
+    first call, which it asked for before all acceptors.
+    """
+
+    async def ask() -> Any:
+        async with serving(method, **options) as asked:
+            for _ in range(2):
+                call = asked.future(b"x", timeout=10)
+                await asyncio.to_thread(call.exception)
+            return call
+
+    return asyncio.run(ask())
+
+
+def test_headers_go_with_the_answer() -> None:
+    async def method(request: bytes, context: Any) -> bytes:
+        await context.send_initial_metadata((("a", "1"),))
+        return request
+
+    call = told(method)
+
+    assert call.result() == b"x"
+    assert ("a", "1") in {tuple(pair) for pair in call.initial_metadata()}
+
+
+def test_a_refusal_has_the_headers_given_before_and_its_own_trailers() -> None:
+    async def method(_: bytes, context: Any) -> None:
+        await context.send_initial_metadata((("a", "1"),))
+        await context.abort(grpc.StatusCode.NOT_FOUND, "ninguém", (("why-bin", b"\x00"),))
+
+    call = told(method)
+
+    assert (call.code(), call.details()) == (grpc.StatusCode.NOT_FOUND, "ninguém")
+    assert ("a", "1") in {tuple(pair) for pair in call.initial_metadata()}
+    assert ("why-bin", b"\x00") in {tuple(pair) for pair in call.trailing_metadata()}
+
+
+def test_an_answer_that_cannot_be_written_is_internal_and_tells_nothing() -> None:
+    def encode(_: bytes) -> bytes:
+        raise ValueError("a secret")
+
+    call = told(say, encode=encode)
+
+    assert (call.code(), call.details()) == (grpc.StatusCode.INTERNAL, "internal error")
+
+
+def test_a_call_that_lasts_is_stopped_when_its_caller_gives_up() -> None:
+    stopped = []
+
+    async def method(_: bytes, __: Any) -> None:
+        try:
+            await asyncio.sleep(10)
+        except asyncio.CancelledError:
+            stopped.append(True)
+            raise
+
+    async def give_up() -> None:
+        async with serving(method) as ask:
+            for _ in range(2):
+                call = ask.future(b"x")
+                await asyncio.sleep(LASTS_SECONDS * 4)
+                call.cancel()
+                await asyncio.sleep(LASTS_SECONDS * 4)
+
+    asyncio.run(give_up())
+    assert stopped == [True, True]
