@@ -1,9 +1,9 @@
 -- The REST face of a route. Envoy's transcoder knows one success code (200) and one error body (google.rpc.Status); the
 -- documents want their own. This filter sits outside the transcoder, so it sees every answer last: the server's as JSON,
 -- Envoy's own as plain text. What it does on a route is that route's filter_context in envoy.yaml:
---   success       the status of a success              success_body  the body of a success that has none
---   integers      int64 fields to print as integers    documented    the message type that is the route's error body
+--   success       how a success differs: its `status`, its `body` if it has none, int64 fields to print as `integers`
 --   statuses      error status → the status to answer instead
+--   documented    the message type that is the route's error body
 --   bodies        status (or `other`) → the body of an error that brings no documented one; takes %status% %code% %message% %detail%
 
 -- HTTP status → gRPC code and a text for people, for the errors that Envoy itself answers.
@@ -25,11 +25,9 @@ local STATUS_BODY = '{"code":%code%,"message":%message%,"details":[%detail%]}'
 local DETAILS = {
   ["401"] = '{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"UNAUTHENTICATED","domain":"till","metadata":{}}',
 }
--- Headers of the way behind Envoy, which mean nothing to a REST client.
-local INTERNAL = {
-  "grpc-status", "grpc-message", "grpc-status-details-bin", "grpc-accept-encoding", "grpc-encoding",
-  "x-envoy-upstream-healthchecked-cluster",
-}
+-- Headers of the way behind Envoy, which mean nothing to a REST client: those of every answer, then the rare ones.
+local INTERNAL = { "grpc-status", "grpc-message", "grpc-accept-encoding" }
+local RARE = { "grpc-status-details-bin", "grpc-encoding", "x-envoy-upstream-healthchecked-cluster" }
 
 local function read(handle)
   local body = handle:body(true)
@@ -59,7 +57,11 @@ local function documented(context, text)
   return fields and "{" .. fields
 end
 
-local function failed(handle, status)
+local function remove(headers, names)
+  for _, name in ipairs(names) do headers:remove(name) end
+end
+
+local function failed(handle, headers, status)
   local text, context = read(handle), handle:filterContext()
   local code, message, kept = fault(status, text)
   local answered = (context:get("statuses") or {})[status] or status
@@ -69,31 +71,34 @@ local function failed(handle, status)
     status = answered, code = code, message = message, detail = DETAILS[status] or "",
   })
   handle:body(true):setBytes(documented(context, text) or filled or text)
-  handle:headers():replace(":status", answered)
-  handle:headers():replace("content-type", "application/json")
-  if answered == "401" then handle:headers():replace("www-authenticate", "Bearer") end
+  remove(headers, RARE)
+  headers:replace(":status", answered)
+  headers:replace("content-type", "application/json")
+  if answered == "401" then headers:replace("www-authenticate", "Bearer") end
   handle:streamInfo():dynamicMetadata():set("till", "grpc_status", code)
 end
 
-local function succeeded(handle)
-  local context = handle:filterContext()
-  local integers, body = context:get("integers"), context:get("success_body")
-  handle:headers():replace(":status", context:get("success") or "200")
+-- Most answers go as they are, and every step here is one of every call: what is not needed is not asked for.
+local function succeeded(handle, headers)
+  local differs = handle:filterContext():get("success")
   handle:streamInfo():dynamicMetadata():set("till", "grpc_status", "0")
-  if integers then body = read(handle) end
-  for _, field in ipairs(integers or {}) do
+  if not differs then return end
+  if differs.status then headers:replace(":status", differs.status) end
+  local body = differs.integers and read(handle) or differs.body
+  if not body then return end
+  for _, field in ipairs(differs.integers or {}) do
     -- Within a string a quote is written \", so only fields match.
     body = body:gsub('"' .. field .. '":"(%-?%d+)"', '"' .. field .. '":%1')
   end
-  if not body then return end
+  remove(headers, RARE)
   handle:body(true):setBytes(body)
-  handle:headers():replace("content-type", "application/json")
+  headers:replace("content-type", "application/json")
 end
 
 function envoy_on_response(handle)
   local headers = handle:headers()
   if (headers:get("content-type") or ""):find("^application/grpc") then return end
-  for _, name in ipairs(INTERNAL) do headers:remove(name) end
+  remove(headers, INTERNAL)
   local status = headers:get(":status")
-  if tonumber(status) >= 400 then failed(handle, status) else succeeded(handle) end
+  if tonumber(status) >= 400 then failed(handle, headers, status) else succeeded(handle, headers) end
 end
