@@ -61,7 +61,7 @@ local function remove(headers, names)
   for _, name in ipairs(names) do headers:remove(name) end
 end
 
-local function failed(handle, headers, status)
+local function failed(handle, status)
   local text, context = read(handle), handle:filterContext()
   local code, message, kept = fault(status, text)
   local answered = (context:get("statuses") or {})[status] or status
@@ -71,6 +71,7 @@ local function failed(handle, headers, status)
     status = answered, code = code, message = message, detail = DETAILS[status] or "",
   })
   handle:body(true):setBytes(documented(context, text) or filled or text)
+  local headers = handle:headers() -- anew: waiting for the body ended the first ones
   remove(headers, RARE)
   headers:replace(":status", answered)
   headers:replace("content-type", "application/json")
@@ -90,9 +91,9 @@ local function succeeded(handle, headers)
     -- Within a string a quote is written \", so only fields match.
     body = body:gsub('"' .. field .. '":"(%-?%d+)"', '"' .. field .. '":%1')
   end
-  remove(headers, RARE)
   handle:body(true):setBytes(body)
-  headers:replace("content-type", "application/json")
+  remove(handle:headers(), RARE)
+  handle:headers():replace("content-type", "application/json")
 end
 
 function envoy_on_response(handle)
@@ -100,5 +101,5 @@ function envoy_on_response(handle)
   if (headers:get("content-type") or ""):find("^application/grpc") then return end
   remove(headers, INTERNAL)
   local status = headers:get(":status")
-  if tonumber(status) >= 400 then failed(handle, headers, status) else succeeded(handle, headers) end
+  if tonumber(status) >= 400 then failed(handle, status) else succeeded(handle, headers) end
 end
