@@ -42,6 +42,7 @@ async def begun(*, ahead: bool) -> int:
     """Returns how many tasks calls have, a few turns after the loop could not hear them come."""
     async with serving(ahead=ahead) as ask:
         await asyncio.to_thread(ask, b"first")
+        await asyncio.sleep(0.05)  # until it has ended here too
         before = len(asyncio.all_tasks())
         calls = [ask.future(b"%d" % n) for n in range(CALLS)]
         time.sleep(0.5)  # the loop is at work elsewhere
@@ -54,11 +55,11 @@ async def begun(*, ahead: bool) -> int:
 
 
 def test_calls_that_stand_in_line_are_taken_together() -> None:
-    assert asyncio.run(begun(ahead=True)) >= CALLS
+    assert asyncio.run(begun(ahead=True)) > CALLS // 2
 
 
 def test_without_acceptors_they_are_taken_one_by_one() -> None:
-    assert asyncio.run(begun(ahead=False)) < CALLS
+    assert asyncio.run(begun(ahead=False)) < CALLS // 2
 
 
 def test_acceptors_end_with_the_server() -> None:
