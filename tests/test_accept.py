@@ -55,7 +55,7 @@ async def begun(*, ahead: bool) -> int:
 
 
 def test_calls_that_stand_in_line_are_taken_together() -> None:
-    assert asyncio.run(begun(ahead=True)) > CALLS // 2
+    assert asyncio.run(begun(ahead=True)) >= CALLS
 
 
 def test_without_acceptors_they_are_taken_one_by_one() -> None:
