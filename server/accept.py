@@ -62,7 +62,7 @@ class Exchange:
     """One call and its answer; to the method, the context of the call.
 
     The headers, the answer, the status and the end of the call are one batch for gRPC, where its
-    own server makes three: each is a trip through the poller.
+    own server makes two, or three when a method gives headers: each is a trip through the poller.
     """
 
     __slots__ = ("_call", "_context", "_headers", "_tasks", "_watched")

@@ -126,8 +126,7 @@ class Gate:
                     raise request
                 if checked:
                     check(request)
-                answered = await answer(request, context)
-            return answered
+                return await answer(request, context)
 
         decode, encode = _tolerant(handler.request_deserializer), handler.response_serializer
         return grpc.unary_unary_rpc_method_handler(guarded, decode, encode)
