@@ -29,7 +29,7 @@ def order(row: Order, lines: list[OrderItem]) -> pb.Order:
         use_shipping_account=wrapped(BoolValue, row.use_shipping_account),
         notes=wrapped(StringValue, row.notes),
         checkout_draft_id=wrapped(StringValue, row.draft),
-        customer=wrapped(StringValue, row.customer),
+        customer=wrapped(StringValue, row.customer or None),
         line_items=[line_item(line) for line in lines],
         grand_total=money.amount(row.grand_total),
         create_time=wire.timestamp(row.create_ms),

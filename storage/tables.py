@@ -84,16 +84,18 @@ class DraftItem(Row):
 
 
 class Order(Row):
-    """An order, whichever door it came in by; columns its door does not know are null.
+    """An order, whichever door it came in by; columns its door does not know are null, and its
+    customer is "".
 
-    `item_changes` is where changes of its lines meet.
+    `item_changes` is where changes of its lines meet. The key keeps a customer's times strictly
+    increasing and his orders side by side, so that his latest five are a page and not five.
     """
 
-    order_id = BigIntegerField(primary_key=True)
+    order_id = BigIntegerField()
     store = VarcharField()
     order_number = VarcharField()
     status = VarcharField(16, default="NEW", constraints=[one_of("status", ORDER_STATUSES)])
-    customer = VarcharField(null=True)
+    customer = VarcharField(default="")
     customer_ms = BigIntegerField()
     requester_id = IntegerField(null=True)
     user_id = IntegerField(null=True)
@@ -112,10 +114,10 @@ class Order(Row):
     update_ms = BigIntegerField()
 
     class Meta:
+        primary_key = CompositeKey("tenant", "store", "customer", "customer_ms")
         indexes = (
+            (("tenant", "order_id"), True),
             (("tenant", "store", "order_number"), True),
-            # Serves the latest five, and keeps a customer's times strictly increasing.
-            (("tenant", "store", "customer", "customer_ms"), True),
         )
 
 

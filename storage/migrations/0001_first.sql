@@ -156,12 +156,12 @@ CREATE TABLE `draft_items` (
 ) WITHOUT ROWID;
 CREATE INDEX `draftitem_tenant_draft_line_number_item` ON `draft_items` (`tenant`, `draft`, `line_number`, `item`);
 CREATE TABLE `orders` (
-  `order_id` BIGINT NOT NULL PRIMARY KEY,
   `tenant` INTEGER NOT NULL,
+  `order_id` BIGINT NOT NULL,
   `store` VARCHAR(255) NOT NULL,
   `order_number` VARCHAR(255) NOT NULL,
   `status` VARCHAR(16) NOT NULL CHECK (status IN ('NEW', 'CONFIRMED', 'PICKING', 'PACKED', 'SHIPPED', 'DELIVERED', 'CANCELLED')),
-  `customer` VARCHAR(255),
+  `customer` VARCHAR(255) NOT NULL,
   `customer_ms` BIGINT NOT NULL,
   `requester_id` INTEGER,
   `user_id` INTEGER,
@@ -177,10 +177,11 @@ CREATE TABLE `orders` (
   `item_changes` INTEGER NOT NULL,
   `revision` INTEGER NOT NULL,
   `create_ms` BIGINT NOT NULL,
-  `update_ms` BIGINT NOT NULL
-);
+  `update_ms` BIGINT NOT NULL,
+  PRIMARY KEY (`tenant`, `store`, `customer`, `customer_ms`)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX `order_tenant_order_id` ON `orders` (`tenant`, `order_id`);
 CREATE UNIQUE INDEX `order_tenant_store_order_number` ON `orders` (`tenant`, `store`, `order_number`);
-CREATE UNIQUE INDEX `order_tenant_store_customer_customer_ms` ON `orders` (`tenant`, `store`, `customer`, `customer_ms`);
 CREATE TABLE `order_items` (
   `tenant` INTEGER NOT NULL,
   `order_id` BIGINT NOT NULL,
