@@ -76,8 +76,8 @@ class Worker:
         overdue = await self._engine.scan(lambda: hold.overdue(CHORES_BATCH))
         for tenant, hold_id in overdue:
             await self._engine.write(partial(hold.expire, tenant, hold_id))
-        await self._engine.write(once.forget_old)
-        if len(overdue) < CHORES_BATCH:
+        forgotten = await self._engine.write(partial(once.forget_old, CHORES_BATCH))
+        if max(len(overdue), forgotten) < CHORES_BATCH:
             await asyncio.sleep(CHORES_SECONDS)
 
     async def _apply_some(self) -> int:

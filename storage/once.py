@@ -85,8 +85,10 @@ def claimed() -> bool:
     return bool(_unit.claimed)
 
 
-def forget_old(limit: int = 500) -> int:
-    """Deletes some keys that are older than KEPT_MS and returns how many."""
+def forget_old(limit: int) -> int:
+    """Deletes about `limit` keys that are older than KEPT_MS, if there are so many, and returns how
+    many.
+    """
     old = (
         IdempotencyKey.select(IdempotencyKey.create_ms)
         .where(IdempotencyKey.create_ms < ids.now_ms() - KEPT_MS)

@@ -2,9 +2,11 @@
 its own, and commits the batch once with synchronous=FULL.
 """
 
+import asyncio
 import logging
 import os
 import sqlite3
+import threading
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
@@ -26,6 +28,8 @@ BATCH_MAX = 256
 """Units a commit may carry."""
 LINGER_SECONDS = 0.008
 """How long a batch may wait for as many units as there are writers."""
+CHECKPOINT_UNITS = 256
+"""Units after which a checkpoint begins beside the next commits."""
 BACKUP_PAGES = 2000
 """Pages copied between two reports of progress."""
 TRIES_MAX = 2
@@ -97,11 +101,12 @@ def restore(path: Path, tell: Callable[[int, int], None]) -> None:
 
 
 class GroupCommit:
-    """One writer thread, which commits a batch at a time."""
+    """One writer thread, which commits a batch at a time, and one that makes room in the log."""
 
     def __init__(self) -> None:
+        self._checkpoints = _Checkpoints()
         self.units = Batches(
-            _commit,
+            self._commit,
             threads=1,
             size_max=BATCH_MAX,
             linger_seconds=LINGER_SECONDS,
@@ -119,6 +124,45 @@ class GroupCommit:
     async def close(self) -> None:
         """Commits what waits, then ends."""
         await self.units.close()
+        await asyncio.to_thread(self._checkpoints.close)
+
+    def _commit(self, batch: list[Job]) -> None:
+        _commit(batch)
+        self._checkpoints.count(len(batch))
+
+
+class _Checkpoints:
+    """A thread that copies what was committed from the log into the database file. SQLite's own
+    checkpoint is part of a commit, which all writers then wait for; it is left with what came last.
+    """
+
+    def __init__(self) -> None:
+        self._units, self._ended = 0, False
+        self._due = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="till-checkpoints", daemon=True)
+        self._thread.start()
+
+    def count(self, units: int) -> None:
+        """Hears of units that were committed."""
+        self._units += units
+        if self._units >= CHECKPOINT_UNITS:
+            self._units = 0
+            self._due.set()
+
+    def close(self) -> None:
+        """Ends the thread; the database copies the rest when it is closed."""
+        self._ended = True
+        self._due.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while self._due.wait() and not self._ended:
+            self._due.clear()
+            try:
+                execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            except DatabaseError as error:  # nothing is lost: the log holds it still
+                log.error("a checkpoint failed: %s", error)
+        DB.close()
 
 
 def _commit(batch: list[Job]) -> None:

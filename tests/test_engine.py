@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import eventually
 from databases import file_of, rows
 from inside import TENANT, Book, opened, owned
 from invariants import dump
@@ -17,6 +18,7 @@ from storage.database import Options
 from storage.engine import Engine
 from storage.errors import NotFound, Overloaded
 from storage.sql import insert
+from storage.sqlite import CHECKPOINT_UNITS
 from storage.tables import Store
 
 WAL_HEADER, FRAME_HEADER, PAGE = 32, 24, 4096
@@ -83,6 +85,17 @@ def test_a_crowd_larger_than_a_batch_is_served_in_order(sqlite_book: Book) -> No
     together(sqlite_book, *(lambda n=number: ran.append(n) for number in range(600)))
 
     assert ran == list(range(600))
+
+
+def assert_in_the_file(url: str, name: str) -> None:
+    """Asserts that the database file itself holds a name, and not only its log."""
+    assert name.encode() in file_of(url).read_bytes()
+
+
+def test_the_log_is_copied_into_the_file_beside_the_next_commits(sqlite_book: Book) -> None:
+    together(sqlite_book, *(add(f"store-{number}") for number in range(CHECKPOINT_UNITS)))
+
+    eventually(lambda: assert_in_the_file(sqlite_book.url, "store-0"))
 
 
 @pytest.mark.parametrize("error", [NotFound("no"), ZeroDivisionError(), RecursionError()], ids=repr)

@@ -3,14 +3,15 @@ gone. How a server fails is told in test_connections.py.
 """
 
 import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from databases import file_of, held
+from conftest import eventually
+from databases import connect, file_of, held
 from inside import TENANT, Book, opened, owned
-from test_engine import add, stores, together
+from test_engine import add, assert_in_the_file, stores, together
 
 from storage import checkout, sqlite
 from storage.database import open_database
@@ -20,10 +21,10 @@ from storage.tables import Store
 
 
 @contextmanager
-def no_larger_files(url: str) -> Iterator[None]:
-    """Lets no file grow beyond the write-ahead log as it is: a full disk, made by the kernel."""
+def no_larger_files(size: int) -> Iterator[None]:
+    """Lets no file grow beyond a size: a full disk, made by the kernel."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (Path(f"{file_of(url)}-wal").stat().st_size, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
         yield
     finally:
@@ -92,9 +93,30 @@ def test_a_lost_transaction_answers_everyone_of_its_batch(
 
 
 def test_a_commit_that_fails_has_an_unknown_outcome(sqlite_book: Book) -> None:
-    with no_larger_files(sqlite_book.url):
+    log = Path(f"{file_of(sqlite_book.url)}-wal")
+    with no_larger_files(log.stat().st_size):
         errors = together(sqlite_book, add("a"), add("b"))
     sqlite_book.write(add("after"))
 
     assert [type(error) for error in errors] == [OutcomeUnknown] * 2
     assert stores(sqlite_book.url) == {"after"}, "whatever it was, it was all or nothing"
+
+
+def test_a_checkpoint_that_fails_loses_nothing_and_is_made_up_for(
+    sqlite_book: Book, caplog: pytest.LogCaptureFixture
+) -> None:
+    def told() -> None:
+        assert "a checkpoint failed" in caplog.text
+
+    def crowd(name: str) -> list[Callable[[], str]]:
+        return [add(f"{name}-{number}") for number in range(sqlite.CHECKPOINT_UNITS)]
+
+    with closing(connect(sqlite_book.url, writing=True)) as other:
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with no_larger_files(file_of(sqlite_book.url).stat().st_size):
+        made = together(sqlite_book, *crowd("first"))
+        eventually(told)
+    made += together(sqlite_book, *crowd("then"))
+
+    assert stores(sqlite_book.url) == set(made)
+    eventually(lambda: assert_in_the_file(sqlite_book.url, "first-0"))

@@ -6,7 +6,7 @@ import grpc
 import jwt
 import pytest
 from callers import CALLER, KNOWN, Stubs
-from conftest import ROOT
+from conftest import ROOT, eventually
 from inside import TENANT, Book, Served, at_once, owned, refused
 from invariants import dump
 from samples import ACTOR, claim, order_lines
@@ -14,6 +14,7 @@ from till.v1 import order_pb2 as pb
 
 from server import development
 from server.config import Config
+from server.worker import CHORES_BATCH, Worker
 from storage import ids, lifecycle, once, tenant
 from storage.errors import KeyReused, NotFound
 from storage.tables import ApiClient, IdempotencyKey, Order
@@ -70,7 +71,7 @@ def test_a_refusal_is_not_remembered(book: Book) -> None:
 def test_keys_are_forgotten_when_they_are_old_and_not_before(book: Book) -> None:
     for key in "abc":
         answered(book, claim(key))
-    assert book.write(once.forget_old) == 0
+    assert book.write(lambda: once.forget_old(9)) == 0
 
     def age() -> None:
         old = ids.now_ms() - once.KEPT_MS - 1
@@ -78,8 +79,28 @@ def test_keys_are_forgotten_when_they_are_old_and_not_before(book: Book) -> None
         IdempotencyKey.update(create_ms=old).where(mine).execute()
 
     book.write(age)
-    assert book.write(once.forget_old) == 2
+    assert book.write(lambda: once.forget_old(9)) == 2
     assert book.read(lambda: [row.key for row in owned(IdempotencyKey)]) == ["c"]
+
+
+def test_the_worker_forgets_as_many_keys_as_have_grown_old(served: Served) -> None:
+    def used_long_ago() -> None:
+        for number in range(2 * CHORES_BATCH + 1):
+            once.once(claim(f"{number}"), lambda: b"")
+        IdempotencyKey.update(create_ms=1).where(IdempotencyKey.tenant == TENANT).execute()
+
+    async def start() -> Worker:
+        return Worker(served.app.engine)
+
+    served.write(used_long_ago)
+    worker = served.run(start())
+    eventually(lambda: empty(served))
+    served.run(worker.close())
+
+
+def empty(served: Served) -> None:
+    """Asserts that no key is remembered."""
+    assert served.write(owned(IdempotencyKey).count) == 0
 
 
 def create(inner: Stubs, key: str, notes: str = "") -> tuple[pb.Order, bool]:

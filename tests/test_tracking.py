@@ -149,7 +149,7 @@ def test_items_that_packing_adds_take_no_stock_and_give_none_back(shelf: Book) -
 
 @pytest.mark.parametrize("end", ["foreign", "unknown", "released", "confirmed", "expired"])
 def test_a_hold_that_is_not_the_orders_to_use_changes_nothing(shelf: Book, end: str) -> None:
-    made = shelf.write(lambda: holding((OPTION, 4), seconds=0.001 if end == "expired" else 60))
+    made = shelf.write(lambda: holding((OPTION, 4), seconds=0.1 if end == "expired" else 60))
     if end in ("released", "confirmed"):
         act = hold.release if end == "released" else hold.confirm
         shelf.write(lambda: act(TENANT, made.hold_id, ACTOR))
