@@ -21,6 +21,11 @@ def file_of(url: str) -> Path:
     return Path(url.removeprefix("sqlite:///"))
 
 
+def log_of(url: str) -> Path:
+    """Returns the write-ahead log of a SQLite database."""
+    return Path(f"{file_of(url)}-wal")
+
+
 def connect(url: str, *, writing: bool = False) -> Any:
     """Returns a connection of the database's own driver, which no code of ours has set up."""
     if is_file(url):

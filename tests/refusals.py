@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from callers import CALLER, Stubs, keyed
 from conftest import eventually
-from databases import connect, is_file, rows
+from databases import connect, is_file, log_of, rows
 from inside import Served
 from samples import DAY
 from test_engine_failures import no_larger_files
@@ -113,7 +113,7 @@ def send(served: Served, method: str, request: bytes) -> bytes:
 def break_the_commit(served: Served, stubs: Stubs) -> None:
     """Creates an order that cannot be committed: the disk is full, or the connection is killed."""
     if is_file(served.url):
-        with no_larger_files(served.url):
+        with no_larger_files(log_of(served.url)):
             create(stubs)
     with closing(connect(served.url)) as other:
         other.cursor().execute("UPDATE event_tips SET seq = seq")  # the last row a unit locks

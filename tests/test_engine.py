@@ -3,12 +3,11 @@
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import eventually
-from databases import file_of, rows
+from databases import file_of, log_of, rows
 from inside import TENANT, Book, opened, owned
 from invariants import dump
 from peewee import IntegrityError
@@ -64,7 +63,7 @@ def commits(url: str) -> int:
     """Returns how many commits SQLite's write-ahead log holds: frames that tell the database's
     size.
     """
-    frames = Path(f"{file_of(url)}-wal").read_bytes()[WAL_HEADER:]
+    frames = log_of(url).read_bytes()[WAL_HEADER:]
     starts = range(0, len(frames), FRAME_HEADER + PAGE)
     return sum(frames[start + 4 : start + 8] != bytes(4) for start in starts)
 
@@ -129,11 +128,11 @@ def test_a_unit_that_changes_nothing_costs_no_commit(
     sqlite_book: Book, unit: Callable[[], object]
 ) -> None:
     sqlite_book.write(add("a"))
-    size = Path(f"{file_of(sqlite_book.url)}-wal").stat().st_size
+    size = log_of(sqlite_book.url).stat().st_size
 
     together(sqlite_book, unit)
 
-    assert Path(f"{file_of(sqlite_book.url)}-wal").stat().st_size == size, "nothing to sync"
+    assert log_of(sqlite_book.url).stat().st_size == size, "nothing to sync"
 
 
 def test_a_unit_that_lost_a_race_looks_again(book: Book) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import eventually
-from databases import connect, file_of, held
+from databases import connect, file_of, held, log_of
 from inside import TENANT, Book, opened, owned
 from test_engine import add, assert_in_the_file, stores, together
 
@@ -21,10 +21,10 @@ from storage.tables import Store
 
 
 @contextmanager
-def no_larger_files(size: int) -> Iterator[None]:
-    """Lets no file grow beyond a size: a full disk, made by the kernel."""
+def no_larger_files(than: Path) -> Iterator[None]:
+    """Lets no file grow beyond one as it is: a full disk, made by the kernel."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (than.stat().st_size, hard))
     try:
         yield
     finally:
@@ -93,8 +93,7 @@ def test_a_lost_transaction_answers_everyone_of_its_batch(
 
 
 def test_a_commit_that_fails_has_an_unknown_outcome(sqlite_book: Book) -> None:
-    log = Path(f"{file_of(sqlite_book.url)}-wal")
-    with no_larger_files(log.stat().st_size):
+    with no_larger_files(log_of(sqlite_book.url)):
         errors = together(sqlite_book, add("a"), add("b"))
     sqlite_book.write(add("after"))
 
@@ -113,7 +112,7 @@ def test_a_checkpoint_that_fails_loses_nothing_and_is_made_up_for(
 
     with closing(connect(sqlite_book.url, writing=True)) as other:
         other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    with no_larger_files(file_of(sqlite_book.url).stat().st_size):
+    with no_larger_files(file_of(sqlite_book.url)):
         made = together(sqlite_book, *crowd("first"))
         eventually(told)
     made += together(sqlite_book, *crowd("then"))
