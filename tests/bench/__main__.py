@@ -75,6 +75,7 @@ def _measure_all(
     raw = str(stores.copy(stores.till(plan.STORED), folder / "raw.db"))
     samples: dict[str, list[dict[str, Any]]] = {case.name: [] for case in cases}
     order = plan.interleaved(cases, how.rounds)
+    processes.settle()
     say(f"Measuring {len(order)} times, about {how.seconds(len(cases)) / 60:.0f} minutes …")
     for number, case in enumerate(order, 1):
         sample = _measure(case, how, found, raw, maria)

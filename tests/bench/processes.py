@@ -146,6 +146,17 @@ def rest(pids: Sequence[int], seconds: float = 15.0) -> None:
             return
 
 
+def settle(seconds: float = 30.0) -> None:
+    """Waits until the machine rests: what the stores were filled with is on its way to the disk."""
+    os.sync()
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        before = machine_busy()
+        time.sleep(0.5)
+        if machine_busy() - before <= 0.05:
+            return
+
+
 def _parent(path: Path) -> int:
     with suppress(OSError, ValueError):
         return int((path / "stat").read_text().rpartition(")")[2].split()[1])
