@@ -144,10 +144,15 @@ def find(tenant: int, store_code: str, number: str) -> Order | None:
 
 def get(tenant: int, order_id: int) -> tuple[Order, list[OrderItem]]:
     """Returns an order and its lines. Raises NotFound."""
+    return get_alone(tenant, order_id), items(tenant, order_id)
+
+
+def get_alone(tenant: int, order_id: int) -> Order:
+    """Returns an order without its lines. Raises NotFound."""
     order = _BY_ID.one(Order, tenant=tenant, order_id=order_id)
     if order is None:
         raise NotFound(f"there is no order {order_id}")
-    return order, items(tenant, order_id)
+    return order
 
 
 def items(tenant: int, order_id: int) -> list[OrderItem]:

@@ -106,7 +106,7 @@ class GroupCommit:
     def __init__(self) -> None:
         self._checkpoints = _Checkpoints()
         self.units = Batches(
-            self._commit,
+            self._write,
             threads=1,
             size_max=BATCH_MAX,
             linger_seconds=LINGER_SECONDS,
@@ -126,7 +126,7 @@ class GroupCommit:
         await self.units.close()
         await asyncio.to_thread(self._checkpoints.close)
 
-    def _commit(self, batch: list[Job]) -> None:
+    def _write(self, batch: list[Job]) -> None:
         _commit(batch)
         self._checkpoints.count(len(batch))
 

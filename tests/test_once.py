@@ -85,9 +85,10 @@ def test_keys_are_forgotten_when_they_are_old_and_not_before(book: Book) -> None
 
 def test_the_worker_forgets_as_many_keys_as_have_grown_old(served: Served) -> None:
     def used_long_ago() -> None:
-        for number in range(2 * CHORES_BATCH + 1):
+        for number in range(8 * CHORES_BATCH):
             once.once(claim(f"{number}"), lambda: b"")
-        IdempotencyKey.update(create_ms=1).where(IdempotencyKey.tenant == TENANT).execute()
+            mine = (IdempotencyKey.tenant == TENANT) & (IdempotencyKey.key == f"{number}")
+            IdempotencyKey.update(create_ms=number).where(mine).execute()
 
     async def start() -> Worker:
         return Worker(served.app.engine)

@@ -5,7 +5,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -138,22 +138,21 @@ def machine_busy() -> float:
 
 def rest(pids: Sequence[int], seconds: float = 15.0) -> None:
     """Waits until processes have nothing left to do, such as accepted operations to apply."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        before = cpu_seconds(pids)
-        time.sleep(0.25)
-        if cpu_seconds(pids) - before <= 0.03:
-            return
+    _until_idle(lambda: cpu_seconds(pids), seconds)
 
 
 def settle(seconds: float = 30.0) -> None:
     """Waits until the machine rests: what the stores were filled with is on its way to the disk."""
     os.sync()
+    _until_idle(machine_busy, seconds)
+
+
+def _until_idle(spent: Callable[[], float], seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        before = machine_busy()
-        time.sleep(0.5)
-        if machine_busy() - before <= 0.05:
+        before = spent()
+        time.sleep(0.25)
+        if spent() - before <= 0.03:
             return
 
 
