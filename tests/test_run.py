@@ -161,6 +161,8 @@ def till(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
             stderr=log,
             text=True,
             process_group=0,
+            # A shell that runs the tests in the background has them ignore Ctrl-C.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         try:
             _eventually(lambda: run.serving(config))
