@@ -2,6 +2,7 @@
 the caller.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -21,11 +22,13 @@ class Violation(NamedTuple):
     text: str
 
 
-def check(request: Message) -> None:
-    """Raises InvalidRequest with every broken rule of a request."""
+def check(request: Message, faults: Sequence[tuple[str, str]] = ()) -> None:
+    """Raises InvalidRequest with every broken rule of a request, after the faults that are known
+    already.
+    """
     broken = violations(request)
-    if broken:
-        raise InvalidRequest([(each.field, each.text) for each in broken])
+    if broken or faults:
+        raise InvalidRequest([*faults, *((each.field, each.text) for each in broken)])
 
 
 def violations(request: Message) -> list[Violation]:

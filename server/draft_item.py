@@ -2,17 +2,27 @@
 
 from typing import Any
 
+import structlog
 from till.v1 import draft_item_pb2 as pb
 from till.v1.draft_item_pb2_grpc import DraftItemServiceServicer
 
 from server import call, wire
+from server.check import check
 from server.item import columns, item_message
 from server.worker import Worker
 from storage import draft_item
 from storage.engine import Engine
+from storage.errors import Refusal
+from storage.once import Claim
 from storage.tables import DraftItem
 
+log = structlog.get_logger("till.draft_item")
 ACCEPTED = "Request accepted for asynchronous processing."
+_ALIASES = {
+    "pk": "checkout_draft_item_id",
+    "gsi_1_pk": "checkout_draft_id",
+    "gsi_1_sk": "line_number",
+}
 _COLUMNS = (
     "entity_number",
     "line_number",
@@ -46,8 +56,7 @@ class DraftItemServicer(DraftItemServiceServicer):
         meaning = _one_spelling(request)
         claim = asked.claim_of(request.idempotency_key, meaning)
         item = _new_item(asked.tenant, meaning)
-        name = await self._engine.write(lambda: draft_item.submit(claim, item))
-        self._worker.wake()
+        name = await self._accepted(claim, item)
         await context.send_initial_metadata((("x-operation", f"operations/{name}"),))
         return pb.SubmitDraftItemResponse(is_accepted=True, message=ACCEPTED)
 
@@ -72,25 +81,48 @@ class DraftItemServicer(DraftItemServiceServicer):
             items=[item_message(item) for item in items[:size]], next_page_token=more
         )
 
+    async def _accepted(self, claim: Claim, item: DraftItem) -> str:
+        """Returns the name of an item's operation. That an item cannot be written now is no reason
+        to refuse it: the worker tries again.
+        """
+        try:
+            return await self._engine.write(lambda: draft_item.submit(claim, item))
+        except Refusal:
+            raise
+        except Exception as error:
+            log.error("an item waits for the worker", exc_info=error)
+        name = await self._engine.write(lambda: draft_item.promise(claim, item))
+        self._worker.wake()
+        return name
+
 
 def _one_spelling(request: pb.SubmitDraftItemRequest) -> pb.SubmitDraftItemRequest:
     """Returns the request without its aliases and with its defaults: equal meanings have equal
-    bytes.
+    bytes. Raises InvalidRequest.
     """
-    meaning = pb.SubmitDraftItemRequest()
+    meaning, faults = pb.SubmitDraftItemRequest(), []
     meaning.CopyFrom(request)
-    meaning.checkout_draft_item_id = request.checkout_draft_item_id or request.pk
-    meaning.checkout_draft_id = request.checkout_draft_id or request.gsi_1_pk
-    if request.HasField("gsi_1_sk"):
-        meaning.line_number.CopyFrom(request.gsi_1_sk)
-    if not request.HasField("is_active"):
+    for alias, name in _ALIASES.items():
+        if (value := _given(request, alias)) is not None:
+            if _given(request, name) not in (None, value):
+                faults.append((alias, f"must equal {name}"))
+            meaning.ClearField(alias)  # type: ignore[arg-type] # its stub wants names in words
+            meaning.MergeFrom(pb.SubmitDraftItemRequest(**{name: value}))
+    check(meaning, faults)
+    if not meaning.HasField("is_active"):
         meaning.is_active.value = True
     meaning.is_deleted.value = request.is_deleted.value
-    if not request.deleted_at.value:
+    if not meaning.deleted_at.value:
         meaning.ClearField("deleted_at")
-    for alias in ("pk", "gsi_1_pk", "gsi_1_sk"):
-        meaning.ClearField(alias)
     return meaning
+
+
+def _given(request: Any, name: str) -> Any:
+    """Returns what a field says; None when it says nothing."""
+    value = getattr(request, name)
+    if isinstance(value, str):
+        return value or None
+    return value if request.HasField(name) else None
 
 
 def _new_item(tenant: int, meaning: pb.SubmitDraftItemRequest) -> DraftItem:

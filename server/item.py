@@ -1,5 +1,6 @@
 """Items of drafts, between rows and messages: what both services about them share."""
 
+from functools import cache
 from typing import Any
 
 from google.protobuf.message import Message
@@ -54,14 +55,18 @@ def columns(given: Message, names: tuple[str, ...], path: str = "") -> dict[str,
 
     Raises InvalidField.
     """
-    return {name: _column(given, name, path) for name in names}
+    found = {name: getattr(given, name) for name in names}
+    for name in _wrappers(given.DESCRIPTOR, names):
+        found[name] = found[name].value if given.HasField(name) else None
+    for name in _MONEY:
+        if found.get(name) is not None:
+            found[name] = money.micros(path + name, found[name])
+    return found
 
 
-def _column(given: Message, name: str, path: str) -> Any:
-    value = getattr(given, name)
-    if isinstance(value, Message):
-        value = value.value if given.HasField(name) else None  # type: ignore[attr-defined]
-    return money.micros(path + name, value) if name in _MONEY and value is not None else value
+@cache
+def _wrappers(message: Any, names: tuple[str, ...]) -> list[str]:
+    return [name for name in names if message.fields_by_name[name].message_type]
 
 
 def _amount(micros: int | None) -> float | None:

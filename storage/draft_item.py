@@ -1,19 +1,28 @@
-"""The items of drafts. An item arrives as a durable operation and is applied exactly once, by
-the worker or by the order that takes the draft, whichever comes first."""
+"""The items of drafts. An item is written exactly once, in the transaction that accepts it; where
+that cannot be, it is promised, and written by the worker or by the order that takes the draft,
+whichever comes first."""
 
+from collections.abc import Callable
 from typing import Any
 
 import orjson
+from peewee import IntegrityError
 
 from storage import event, ids, operation
 from storage.errors import DraftNotOrderable, KeyReused, NotFound, Race
 from storage.once import Claim, once
+from storage.operation import Refused
 from storage.sql import Prepared, insert, param
 from storage.tables import Draft, DraftItem, OrderItem
 
 _SERVER_FIELDS = {"idempotency_key", "revision", "create_ms", "update_ms"}
 _FIND = Prepared(
     lambda: DraftItem.select().where(
+        (DraftItem.tenant == param("tenant")) & (DraftItem.item == param("item"))
+    )
+)
+_TAKEN_BACK = Prepared(
+    lambda: DraftItem.delete().where(
         (DraftItem.tenant == param("tenant")) & (DraftItem.item == param("item"))
     )
 )
@@ -30,39 +39,33 @@ _MEET = Prepared(
 
 
 def submit(claim: Claim, item: DraftItem) -> str:
-    """Puts an item's operation on disk and returns its name; the same again returns the same name.
+    """Writes an item, or why not, and returns the name of its operation, which has ended; the same
+    again returns the same name.
 
     The key with other content gets an operation of its own, which has FAILED with ALREADY_EXISTS.
     """
+
+    def work(name: str) -> None:
+        operation.record(claim.tenant, name, item.draft, item.item, _write(item))
+
+    return _named(claim, item, work)
+
+
+def promise(claim: Claim, item: DraftItem) -> str:
+    """Leaves an item to the worker and returns the name of its operation, as `submit` would."""
     request = orjson.dumps(item.__data__).decode()
-    name = ids.new_token()
 
-    def accept() -> bytes:
-        return operation.accept(claim.tenant, item.draft, item.item, request, name).encode()
+    def work(name: str) -> None:
+        operation.promise(claim.tenant, name, item.draft, item.item, request)
 
-    try:
-        return once(claim, accept, foretold=name.encode())[0].decode()
-    except KeyReused as reused:
-        accept()
-        operation.fail(claim.tenant, name, "ALREADY_EXISTS", str(reused))
-        return name
+    return _named(claim, item, work)
 
 
 def apply(tenant: int, name: str) -> None:
-    """Applies an operation to its end, unless that was done: the item is there, or the reason why
-    not.
-    """
-    found = operation.waiting(tenant, name)
-    if found is None:
-        return
-    item = DraftItem(**orjson.loads(found.request))
-    draft, known = find_draft(tenant, item.draft), find(tenant, item.item)
-    if refused := _refusal(item, draft, known):
-        operation.fail(tenant, name, *refused)
-        return
-    if known is None:
-        _add(item, draft)
-    operation.succeed(tenant, name)
+    """Keeps a promise, unless that was done: the item is there, or the reason why not."""
+    request = operation.request_of(tenant, name)
+    if request is not None:
+        operation.end(tenant, name, _write(DraftItem(**orjson.loads(request))))
 
 
 def apply_pending(tenant: int, draft: str) -> None:
@@ -137,7 +140,7 @@ def meet(tenant: int, draft: str) -> None:
 
     Raises Race when the draft was ordered or deleted just now.
     """
-    if _MEET.run(tenant=tenant, draft=draft) != 1:
+    if not _met(tenant, draft):
         raise Race(f"draft {draft} is no longer open")
 
 
@@ -153,30 +156,58 @@ def is_deleted(item: DraftItem) -> bool:
     return bool(item.is_deleted or item.deleted_at)
 
 
-def _refusal(
-    item: DraftItem, draft: Draft | None, known: DraftItem | None
-) -> tuple[str, str] | None:
-    """Returns why an item cannot be applied: a gRPC code's name and a sentence."""
-    if known is not None and _content(known) != _content(item):
-        return "ALREADY_EXISTS", f"draft item {item.item} exists with other content"
-    if known is None and draft is not None and (why := why_closed(draft)):
-        return "FAILED_PRECONDITION", why
+def _met(tenant: int, draft: str) -> bool:
+    return _MEET.run(tenant=tenant, draft=draft) == 1
+
+
+def _named(claim: Claim, item: DraftItem, work: Callable[[str], None]) -> str:
+    """Does the work under a new name, once for the key, and returns the name it was done under."""
+    name = ids.new_token()
+
+    def accept() -> bytes:
+        work(name)
+        return name.encode()
+
+    try:
+        return once(claim, accept, foretold=name.encode())[0].decode()
+    except KeyReused as reused:
+        refused = Refused("ALREADY_EXISTS", str(reused))
+        operation.record(claim.tenant, name, item.draft, item.item, refused)
+        return name
+
+
+def _write(item: DraftItem) -> Refused | None:
+    """Writes an item unless it is there; returns why it cannot be."""
+    item.create_ms = item.update_ms = ids.now_ms()
+    try:
+        insert(item)
+    except IntegrityError:
+        if (known := find(item.tenant, item.item)) is None:
+            raise  # a constraint is broken, or another try will do
+        told = f"draft item {item.item} exists with other content"
+        return None if _content(known) == _content(item) else Refused("ALREADY_EXISTS", told)
+    if not _met(item.tenant, item.draft) and (why := _opened(item)):
+        _TAKEN_BACK.run(tenant=item.tenant, item=item.item)
+        return Refused("FAILED_PRECONDITION", why)
+    event.record(item.tenant, "draft_item.created", item.item, checkout_draft_id=item.draft)
     return None
+
+
+def _opened(item: DraftItem) -> str:
+    """Opens the draft that an item is the first of; returns why it cannot, for it was closed."""
+    now = item.create_ms
+    try:
+        insert(Draft(tenant=item.tenant, draft=item.draft, create_ms=now, update_ms=now))
+    except IntegrityError:
+        known = find_draft(item.tenant, item.draft)
+        if known is None or not (why := why_closed(known)):
+            raise  # another opened it just now
+        return why
+    return ""
 
 
 def _content(item: DraftItem) -> dict[str, object]:
     return {name: value for name, value in item.__data__.items() if name not in _SERVER_FIELDS}
-
-
-def _add(item: DraftItem, draft: Draft | None) -> None:
-    item.create_ms = item.update_ms = ids.now_ms()
-    if draft is None:
-        now = item.create_ms
-        insert(Draft(tenant=item.tenant, draft=item.draft, create_ms=now, update_ms=now))
-    else:
-        meet(item.tenant, item.draft)
-    insert(item)
-    event.record(item.tenant, "draft_item.created", item.item, checkout_draft_id=item.draft)
 
 
 def _items(tenant: int, draft: str) -> list[DraftItem]:

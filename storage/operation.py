@@ -1,11 +1,13 @@
-"""Operations: work promised with a 202. PENDING on disk before the answer, then SUCCEEDED or FAILED
-in the very transaction that applies it: a crash leaves PENDING or the end, nothing between, so
-nobody ever sees one RUNNING."""
+"""Operations: what becomes of a request that was answered with a 202. Its end, SUCCEEDED or FAILED,
+is written in the very transaction that does the work: the one that accepts it, or the worker's
+where it had to wait. A crash leaves PENDING or the end, so nobody ever sees one RUNNING."""
+
+from typing import NamedTuple
 
 from storage import ids
 from storage.errors import NotFound, Race
 from storage.sql import Prepared, across_tenants, insert_values, param
-from storage.tables import Operation
+from storage.tables import Operation, Promise
 
 _END = Prepared(
     lambda: Operation.update(
@@ -16,71 +18,82 @@ _END = Prepared(
         & (Operation.state == "PENDING")
     )
 )
+_KEPT = Prepared(
+    lambda: Promise.delete().where(
+        (Promise.tenant == param("tenant")) & (Promise.operation == param("operation"))
+    )
+)
 _FIND = Prepared(
     lambda: Operation.select().where(
         (Operation.tenant == param("tenant")) & (Operation.operation == param("operation"))
     )
 )
+_REQUEST = Prepared(
+    lambda: Promise.select(Promise.request).where(
+        (Promise.tenant == param("tenant")) & (Promise.operation == param("operation"))
+    )
+)
 _PENDING = Prepared(
     lambda: across_tenants(
-        Operation.select(Operation.tenant, Operation.operation)
-        .where(Operation.state == "PENDING")
-        .order_by(Operation.tenant, Operation.operation)
+        Promise.select(Promise.tenant, Promise.operation)
+        .order_by(Promise.tenant, Promise.operation)
         .limit(param("limit"))
     )
 )
 _PENDING_OF_DRAFT = Prepared(
     lambda: (
-        Operation.select(Operation.operation)
-        .where(
-            (Operation.tenant == param("tenant"))
-            & (Operation.draft == param("draft"))
-            & (Operation.state == "PENDING")
-        )
-        .order_by(Operation.operation)
+        Promise.select(Promise.operation)
+        .where((Promise.tenant == param("tenant")) & (Promise.draft == param("draft")))
+        .order_by(Promise.operation)
     )
 )
 
 
-def accept(tenant: int, draft: str, item: str, request: str, name: str = "") -> str:
-    """Writes a PENDING operation and returns its name, a new one unless it is given."""
-    now, name = ids.now_ms(), name or ids.new_token()
-    insert_values(
-        Operation,
+class Refused(NamedTuple):
+    """Why work could not be done: the name of a gRPC code, and a sentence for the caller."""
+
+    reason: str
+    error: str
+
+
+def record(tenant: int, name: str, draft: str, item: str, refused: Refused | None) -> None:
+    """Writes an operation that has come to its end already."""
+    _insert(tenant, name, draft, item, "FAILED" if refused else "SUCCEEDED", refused)
+
+
+def promise(tenant: int, name: str, draft: str, item: str, request: str) -> None:
+    """Writes a PENDING operation, and the request that the worker will find."""
+    _insert(tenant, name, draft, item, "PENDING", None)
+    insert_values(Promise, tenant=tenant, operation=name, draft=draft, request=request)
+
+
+def request_of(tenant: int, name: str) -> str | None:
+    """Returns the request of an operation that is PENDING; None when it has ended, or is not
+    there.
+    """
+    row = _REQUEST.row(tenant=tenant, operation=name)
+    return None if row is None else str(row[0])
+
+
+def end(tenant: int, name: str, refused: Refused | None) -> None:
+    """Ends a PENDING operation, well unless it was refused. Raises Race when it has ended."""
+    kept = _KEPT.run(tenant=tenant, operation=name)
+    ended = _END.run(
         tenant=tenant,
         operation=name,
-        state="PENDING",
-        draft=draft,
-        item=item,
-        request=request,
-        create_ms=now,
-        update_ms=now,
+        state="FAILED" if refused else "SUCCEEDED",
+        reason=refused and refused.reason,
+        error=refused and refused.error,
+        now=ids.now_ms(),
     )
-    return name
-
-
-def waiting(tenant: int, name: str) -> Operation | None:
-    """Returns an operation that is PENDING; None when it has ended, or is not there."""
-    found = _FIND.one(Operation, tenant=tenant, operation=name)
-    return found if found is not None and found.state == "PENDING" else None
-
-
-def succeed(tenant: int, name: str) -> None:
-    """Ends a PENDING operation well. Raises Race when somebody was faster."""
-    _end(tenant, name, "SUCCEEDED")
-
-
-def fail(tenant: int, name: str, reason: str, error: str) -> None:
-    """Ends a PENDING operation with the reason (a gRPC code's name) and a sentence for the caller.
-    Raises Race when somebody was faster.
-    """
-    _end(tenant, name, "FAILED", reason, error)
+    if (kept, ended) != (1, 1):
+        raise Race(f"operation {name} was ended by another")
 
 
 def give_up(tenant: int, name: str) -> None:
     """Ends an operation that cannot be applied, unless it has come to its end."""
-    if waiting(tenant, name) is not None:
-        fail(tenant, name, "INTERNAL", "the operation could not be applied")
+    if request_of(tenant, name) is not None:
+        end(tenant, name, Refused("INTERNAL", "the operation could not be applied"))
 
 
 def pending(limit: int) -> list[tuple[int, str]]:
@@ -107,11 +120,19 @@ def list_page(tenant: int, after: str, size: int) -> list[Operation]:
     return list(Operation.select().where(owned).order_by(Operation.operation).limit(size))
 
 
-def _end(
-    tenant: int, name: str, state: str, reason: str | None = None, error: str | None = None
+def _insert(
+    tenant: int, name: str, draft: str, item: str, state: str, refused: Refused | None
 ) -> None:
-    ended = _END.run(
-        tenant=tenant, operation=name, state=state, reason=reason, error=error, now=ids.now_ms()
+    now = ids.now_ms()
+    insert_values(
+        Operation,
+        tenant=tenant,
+        operation=name,
+        state=state,
+        draft=draft,
+        item=item,
+        reason=refused and refused.reason,
+        error=refused and refused.error,
+        create_ms=now,
+        update_ms=now,
     )
-    if ended != 1:
-        raise Race(f"operation {name} was ended by another")

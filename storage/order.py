@@ -2,13 +2,13 @@
 and number.
 """
 
-from peewee import IntegrityError, Select, fn
+from peewee import IntegrityError, fn
 
 from storage import draft_item, event, hold, ids, inventory, store, tenant
 from storage.errors import InvalidField, NoOrders, NoStockRow, NotFound, OrderExists, Race
 from storage.money import LIMIT
 from storage.movement import Cause, Wanted, take
-from storage.sql import Prepared, insert, param
+from storage.sql import Prepared, insert, insertion, param
 from storage.tables import Inventory, Order, OrderItem
 
 RECENT = 5
@@ -49,14 +49,13 @@ _LATER = (
     .order_by(Order.customer_ms.desc())
     .limit(1)
 )
-_COLUMNS = [field for field in Order._meta.sorted_fields if field is not Order.customer_ms]
+_BLANK: dict[str, object] = dict.fromkeys(Order._meta.fields)
 _ADD = Prepared(
-    lambda: Order.insert_from(
+    lambda: insertion(
+        Order,
+        {field: param(field.name) for field in Order._meta.sorted_fields}
         # A customer's orders have times of their own, though two come within a millisecond.
-        Select(
-            columns=[*(param(f.name) for f in _COLUMNS), fn.COALESCE(_LATER, param("create_ms"))]
-        ),
-        [*_COLUMNS, Order.customer_ms],
+        | {Order.customer_ms: fn.COALESCE(_LATER, param("create_ms"))},
     )
 )
 _ITEMS = Prepared(
@@ -121,7 +120,7 @@ def add(order: Order) -> None:
     """Writes a new order with its times, its store if that is new, and its event."""
     store.ensure(order.tenant, order.store)
     order.create_ms = order.update_ms = ids.now_ms()
-    _ADD.run(**{field.name: order.__data__.get(field.name) for field in _COLUMNS})
+    _ADD.run(**_BLANK | order.__data__)
     event.record(
         order.tenant,
         "order.created",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
-from peewee import Field, Model, ModelInsert, MySQLDatabase, Query, Value
+from peewee import Field, Model, ModelInsert, MySQLDatabase, Query, Select, Value
 from peewee import __exception_wrapper__ as peewee_errors  # type: ignore[attr-defined] # untyped
 from pymysql.cursors import SSCursor
 
@@ -141,6 +141,15 @@ def insert(row: Model) -> None:
 def insert_values(model: type[Model], **values: object) -> None:
     """Inserts a row that nobody needs as a model; every column without a default must be there."""
     _insert(model, values)
+
+
+def insertion(model: type[Model], values: dict[Field, Any]) -> ModelInsert:
+    """Returns an INSERT whose values may be read from the very table. MySQL wants a SELECT for
+    that, whose row SQLite would put aside in a table of its own.
+    """
+    if isinstance(DB.obj, MySQLDatabase):
+        return model.insert_from(Select(columns=[*values.values()]), [*values])
+    return model.insert(values)
 
 
 def upsert(row: ModelInsert, key: Field, change: dict[Field, object]) -> ModelInsert:

@@ -235,13 +235,12 @@ class IdempotencyKey(Row):
 
 
 class Operation(Row):
-    """Work that was promised with a 202: durable before the answer, applied exactly once."""
+    """What becomes of a request that was answered with a 202."""
 
     operation = FixedCharField(32)
     state = VarcharField(9, constraints=[one_of("state", OPERATION_STATES)])
     draft = VarcharField()
     item = VarcharField()
-    request = LongText()
     reason = VarcharField(64, null=True)
     error = VarcharField(1000, null=True)
     create_ms = BigIntegerField()
@@ -249,7 +248,18 @@ class Operation(Row):
 
     class Meta:
         primary_key = CompositeKey("tenant", "operation")
-        indexes = ((("state", "tenant", "operation"), False), (("tenant", "draft", "state"), False))
+
+
+class Promise(Row):
+    """A request that waits for the worker; it goes with the end of its operation."""
+
+    operation = FixedCharField(32)
+    draft = VarcharField()
+    request = LongText()
+
+    class Meta:
+        primary_key = CompositeKey("tenant", "operation")
+        indexes = ((("tenant", "draft"), False),)
 
 
 class Event(Row):

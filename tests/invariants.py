@@ -171,6 +171,11 @@ BROKEN_BY = {
         SELECT item FROM draft_items LEFT JOIN drafts USING (tenant, draft)
         WHERE drafts.create_ms IS NULL""",
     "nothing is seen RUNNING": "SELECT operation FROM operations WHERE state = 'RUNNING'",
+    "what is PENDING, and nothing else, is promised": """
+        SELECT operation FROM operations LEFT JOIN promises USING (tenant, operation)
+        WHERE (state = 'PENDING') <> (request IS NOT NULL)
+        UNION SELECT promises.operation FROM promises
+        LEFT JOIN operations USING (tenant, operation) WHERE state IS NULL""",
     "what SUCCEEDED is there": """
         SELECT operation FROM operations WHERE state = 'SUCCEEDED' AND NOT EXISTS (
             SELECT 1 FROM draft_items AS known

@@ -39,7 +39,7 @@ def accept(item: str, quantity: int, key: str = "") -> str:
     row = DraftItem(tenant=TENANT, item=item, draft="d", quantity=quantity, is_active=True)
     row.__data__ |= dict.fromkeys((*texts, "created_at", "updated_at"), "") | dict.fromkeys(numbers)
     row.is_deleted, row.idempotency_key = False, key or item
-    return draft_item.submit(Claim(TENANT, "", "SubmitDraftItem", key or item, b"-"), row)
+    return draft_item.promise(Claim(TENANT, "", "SubmitDraftItem", key or item, b"-"), row)
 
 
 def events() -> list[str]:

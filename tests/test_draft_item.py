@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Callable
 
 import grpc
 import pytest
@@ -17,15 +18,20 @@ from storage import draft_item as drafts
 from storage import operation
 from storage.errors import DraftNotOrderable, InvalidField, NotFound
 from storage.money import MICROS
+from storage.once import Claim
 from storage.tables import DraftItem, Event, Operation, OrderItem
 
+Take = Callable[[Claim, DraftItem], str]
+BOTH_WAYS = pytest.mark.parametrize("how", [drafts.submit, drafts.promise])
 DOOR = "/store-checkout-draft-items-post-one"
 
 
-def accept(book: Book, name: str = "item", key: str = "", **fields: object) -> str:
-    """Accepts an item under a key and returns its operation."""
+def accept(
+    book: Book, name: str = "item", key: str = "", how: Take = drafts.promise, **fields: object
+) -> str:
+    """Accepts an item under a key and returns its operation, which waits unless `how` is submit."""
     item = draft_item(name, **fields)
-    return book.write(lambda: drafts.submit(claim(key or name, str(fields)), item))
+    return book.write(lambda: how(claim(key or name, str(fields)), item))
 
 
 def apply(book: Book, *names: str) -> list[Operation]:
@@ -40,7 +46,15 @@ def ordered(book: Book, draft: str = "draft") -> list[OrderItem]:
     return book.write(lambda: order_lines(draft=draft))[1]
 
 
-def test_what_is_accepted_waits_and_is_there_once_it_is_applied(book: Book) -> None:
+def test_what_is_submitted_is_there_at_once(book: Book) -> None:
+    name = accept(book, how=drafts.submit)
+
+    assert book.read(lambda: operation.get(TENANT, name)).state == "SUCCEEDED"
+    assert book.read(lambda: drafts.get(TENANT, "item")).revision == 1
+    assert book.read(lambda: operation.pending(9)) == []
+
+
+def test_what_is_promised_waits_and_is_there_once_it_is_applied(book: Book) -> None:
     name = accept(book)
 
     assert book.read(lambda: operation.pending(9)) == [(TENANT, name)]
@@ -61,17 +75,19 @@ def test_applying_again_changes_nothing(book: Book) -> None:
     assert dump(book.url) == before
 
 
-def test_the_same_key_and_content_name_the_same_operation(book: Book) -> None:
+@BOTH_WAYS
+def test_the_same_key_and_content_name_the_same_operation(book: Book, how: Take) -> None:
     name = accept(book)
-    assert accept(book) == name
+    assert accept(book, how=how) == name
     apply(book, name)
 
-    assert accept(book) == name
+    assert accept(book, how=how) == name
     assert book.read(owned(Operation).count) == 1
 
 
-def test_the_same_key_with_other_content_fails_at_once(book: Book) -> None:
-    first, other = accept(book), accept(book, quantity=2)
+@BOTH_WAYS
+def test_the_same_key_with_other_content_fails_at_once(book: Book, how: Take) -> None:
+    first, other = accept(book), accept(book, quantity=2, how=how)
 
     found = apply(book, first, other)
 
@@ -82,18 +98,22 @@ def test_the_same_key_with_other_content_fails_at_once(book: Book) -> None:
     assert book.read(lambda: drafts.get(TENANT, "item")).quantity == 1
 
 
-def test_the_same_item_under_another_key_succeeds_and_writes_nothing(book: Book) -> None:
-    found = apply(book, accept(book), accept(book, key="other"))
+@BOTH_WAYS
+def test_the_same_item_under_another_key_succeeds_and_writes_nothing(book: Book, how: Take) -> None:
+    found = apply(book, *(accept(book, key=key, how=how) for key in ("one", "other")))
 
     assert [one.state for one in found] == ["SUCCEEDED"] * 2
     assert book.read(owned(DraftItem).count) == 1
     assert book.read(owned(Event).count) == 1
 
 
-def test_an_item_cannot_move_to_another_draft(book: Book) -> None:
-    found = apply(book, accept(book), accept(book, key="other", draft="elsewhere"))
+@BOTH_WAYS
+def test_an_item_cannot_move_to_another_draft(book: Book, how: Take) -> None:
+    there = {"key": "other", "draft": "elsewhere", "how": how}
+    found = apply(book, accept(book, how=how), accept(book, **there))
 
     assert [one.reason for one in found] == [None, "ALREADY_EXISTS"]
+    assert book.read(lambda: drafts.find_draft(TENANT, "elsewhere")) is None
 
 
 def test_an_order_applies_what_was_promised_for_its_draft(book: Book) -> None:
@@ -105,14 +125,16 @@ def test_an_order_applies_what_was_promised_for_its_draft(book: Book) -> None:
     assert {found.state for found in apply(book, *names)} == {"SUCCEEDED"}
 
 
-def test_an_item_that_comes_after_the_order_fails(book: Book) -> None:
+@BOTH_WAYS
+def test_an_item_that_comes_after_the_order_fails(book: Book, how: Take) -> None:
     apply(book, accept(book))
     ordered(book)
 
-    (late,) = apply(book, accept(book, "late"))
+    (late,) = apply(book, accept(book, "late", how=how))
 
     assert (late.state, late.reason) == ("FAILED", "FAILED_PRECONDITION")
     assert late.error == "draft draft is already ordered"
+    assert book.read(lambda: drafts.find(TENANT, "late")) is None
 
 
 def test_only_active_items_become_lines(book: Book) -> None:

@@ -70,6 +70,7 @@ HARM = {
     "an ordered draft and its order know each other": "UPDATE drafts SET order_id = NULL",
     "an item is in a draft": "UPDATE draft_items SET draft = 'other'",
     "nothing is seen RUNNING": "UPDATE operations SET state = 'RUNNING'",
+    "what is PENDING, and nothing else, is promised": "UPDATE operations SET state = 'PENDING'",
     "what SUCCEEDED is there": "DELETE FROM draft_items",
     "what FAILED, and nothing else, says why": "UPDATE operations SET state = 'FAILED'",
     **{

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+import samples
 from alone import alone
 from callers import Stubs
 from conftest import Stack, eventually
@@ -14,8 +15,9 @@ from inside import TENANT, Book, Served, at_once, refused
 from till.v1 import draft_item_pb2, order_pb2
 
 from server.worker import BATCH, Worker
-from storage import operation
+from storage import draft_item, ids, operation
 from storage.errors import NotFound, Race
+from storage.operation import Refused
 
 ITEMS = 60
 State = draft_item_pb2.SubmitDraftItemMetadata.State
@@ -46,19 +48,26 @@ def state(found: pb.Operation) -> str:
     return str(State.Name(metadata.state))
 
 
+def promise(request: str = "{}") -> str:
+    """Writes a request that waits and returns its operation's name; a unit."""
+    name = ids.new_token()
+    operation.promise(TENANT, name, "draft", "item", request)
+    return name
+
+
 def test_an_operation_ends_once(book: Book) -> None:
-    name = book.write(lambda: operation.accept(TENANT, "draft", "item", "{}"))
+    name = book.write(promise)
 
     def play() -> None:
-        operation.fail(TENANT, name, "NOT_FOUND", "first")
+        operation.end(TENANT, name, Refused("NOT_FOUND", "first"))
         with pytest.raises(Race):
-            operation.succeed(TENANT, name)
+            operation.end(TENANT, name, None)
         with pytest.raises(Race):
-            operation.fail(TENANT, name, "NOT_FOUND", "second")
+            operation.end(TENANT, name, Refused("NOT_FOUND", "second"))
         operation.give_up(TENANT, name)
 
     book.write(play)
-    assert book.read(lambda: operation.waiting(TENANT, name)) is None
+    assert book.read(lambda: operation.request_of(TENANT, name)) is None
     found = book.read(lambda: operation.get(TENANT, name))
     assert (found.state, found.error) == ("FAILED", "first")
     with pytest.raises(NotFound):
@@ -66,7 +75,7 @@ def test_an_operation_ends_once(book: Book) -> None:
 
 
 def test_the_oldest_wait_first(book: Book) -> None:
-    names = [book.write(lambda: operation.accept(TENANT, "draft", "item", "{}")) for _ in range(5)]
+    names = [book.write(promise) for _ in range(5)]
 
     assert sorted(book.read(lambda: operation.pending(3))) == [
         (TENANT, n) for n in sorted(names)[:3]
@@ -95,7 +104,8 @@ def test_a_key_used_again_ends_in_a_failed_operation_of_its_own(inner: Stubs) ->
 
 def test_waiting_ends_with_the_time_and_not_before_the_end(inner: Stubs, served: Served) -> None:
     served.run(served.app.worker.close())
-    name = submit(inner, "item")
+    waiting = served.write(lambda: draft_item.promise(samples.claim(), samples.draft_item()))
+    name = f"operations/{waiting}"
 
     assert [state(wait(inner, name, seconds)) for seconds in (0, 0.05, -1)] == ["PENDING"] * 3
 
@@ -151,7 +161,7 @@ def test_those_that_cannot_be_read_fail_and_hold_up_nobody(
 
     def accept() -> list[str]:
         requests = [texts[number % len(texts)] for number in range(2 * BATCH)]
-        return [operation.accept(TENANT, "draft", "item", text) for text in requests]
+        return [promise(text) for text in requests]
 
     broken = served.write(accept)
     names = [submit(inner, f"i{number}") for number in range(3)]
@@ -174,8 +184,8 @@ def test_what_the_database_refuses_is_tried_again(inner: Stubs, served: Served) 
     assert state(wait(inner, name)) == "SUCCEEDED"
 
 
-def test_what_was_accepted_before_a_start_is_applied_after_it(url: str, tmp_path: Path) -> None:
-    with alone(url, tmp_path, "first") as first:
+def test_what_was_promised_before_a_start_is_kept_after_it(url: str, tmp_path: Path) -> None:
+    with alone(url, tmp_path, "first") as first, lost(url, "draft_items"):
         names = [submit(first.stubs, f"i{number}") for number in range(ITEMS)]
         first.process.kill()
     with alone(url, tmp_path, "second") as second:

@@ -121,7 +121,7 @@ def test_a_refused_order_leaves_no_row_at_all(book: Book) -> None:
 def drafts_of(*names: str, **fields: object) -> None:
     """Accepts draft items whose operations wait; a unit."""
     for name in names:
-        drafts.submit(claim(name), draft_item(name, **fields))
+        drafts.promise(claim(name), draft_item(name, **fields))
 
 
 def test_a_drafts_lines_follow_the_orders_own(book: Book) -> None:

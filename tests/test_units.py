@@ -194,11 +194,11 @@ def test_two_checkouts_of_one_order_see_each_other(url: str) -> None:
     )
 
 
-def accept_item(draft: str, item: str) -> str:
-    """Accepts an item of a draft and returns its operation."""
+def draft_row(draft: str, item: str) -> DraftItem:
+    """Returns an item of a draft to submit."""
     blank = {name: "" for name in ("entity_number", "product_number", "sku", "product_name")}
     times = {name: "" for name in ("deleted_at", "created_at", "updated_at")}
-    new = DraftItem(
+    return DraftItem(
         tenant=1,
         item=item,
         draft=draft,
@@ -209,27 +209,43 @@ def accept_item(draft: str, item: str) -> str:
         **blank,
         **times,
     )
-    return draft_item.submit(claim(item), new)
 
 
-def test_an_item_is_in_its_drafts_order_or_is_refused(url: str) -> None:
+@pytest.mark.parametrize("how", [draft_item.submit, draft_item.promise])
+def test_an_item_is_in_its_drafts_order_or_is_refused(
+    url: str, how: Callable[[Claim, DraftItem], str]
+) -> None:
     async def use(engine: Engine) -> None:
-        for draft in map(str, range(12)):
-            first = await engine.write(lambda d=draft: accept_item(d, f"{d}-first"))
-            await engine.write(lambda name=first: draft_item.apply(1, name))
+        async def add(draft: str, item: str) -> None:
+            name = await engine.write(lambda: how(claim(item), draft_row(draft, item)))
+            await engine.write(lambda: draft_item.apply(1, name))
 
-            async def add(draft: str = draft) -> None:
-                name = await engine.write(lambda: accept_item(draft, f"{draft}-late"))
-                await engine.write(lambda: draft_item.apply(1, name))
+        for draft in map(str, range(12)):
+            await add(draft, f"{draft}-first")
 
             def take(draft: str = draft) -> None:
                 order.create(Order(tenant=1, store="s", user_id=1, draft=draft), [])
 
-            await asyncio.gather(add(), engine.write(take), add())
+            late = f"{draft}-late"
+            await asyncio.gather(add(draft, late), engine.write(take), add(draft, late))
 
     using(url, use)
     applied = rows(url, "SELECT count(*) FROM draft_items")
     assert rows(url, "SELECT count(*) FROM order_items") == applied
+
+
+def test_a_crowd_opens_a_draft_once(url: str) -> None:
+    def submit_item(number: int) -> str:
+        item = draft_row(f"draft-{number % 4}", f"item-{number}")
+        return draft_item.submit(claim(item.item), item)
+
+    async def use(engine: Engine) -> None:
+        units = [engine.write(lambda n=n: submit_item(n)) for n in range(CALLERS)]
+        assert await outcomes(units) == {"done": CALLERS}
+
+    using(url, use)
+    assert rows(url, "SELECT count(*) FROM drafts") == [(4,)]
+    assert rows(url, "SELECT count(*) FROM operations WHERE state = 'SUCCEEDED'") == [(CALLERS,)]
 
 
 def test_a_customers_times_differ_under_a_crowd(url: str) -> None:

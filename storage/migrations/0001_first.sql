@@ -2,7 +2,7 @@ CREATE TABLE `tenants` (
   `tenant` INTEGER NOT NULL PRIMARY KEY,
   `name` VARCHAR(255) NOT NULL,
   `entity_number` VARCHAR(255) NOT NULL,
-  `stock_policy` VARCHAR(32) NOT NULL CHECK (stock_policy IN ('TRACK_WHEN_MATCHED', 'REQUIRE_MATCH')),
+  `stock_policy` VARCHAR(32) NOT NULL CHECK (stock_policy = 'TRACK_WHEN_MATCHED' OR stock_policy = 'REQUIRE_MATCH'),
   `create_ms` BIGINT NOT NULL
 );
 CREATE UNIQUE INDEX `tenant_name` ON `tenants` (`name`);
@@ -84,7 +84,7 @@ CREATE TABLE `inventory_ledger` (
   `entry_id` BIGINT NOT NULL PRIMARY KEY,
   `tenant` INTEGER NOT NULL,
   `inventory_id` BIGINT NOT NULL,
-  `counter` VARCHAR(8) NOT NULL CHECK (counter IN ('max', 'ordered', 'held')),
+  `counter` VARCHAR(8) NOT NULL CHECK (counter = 'max' OR counter = 'ordered' OR counter = 'held'),
   `before` INTEGER NOT NULL,
   `delta` INTEGER NOT NULL,
   `after` INTEGER NOT NULL,
@@ -98,7 +98,7 @@ CREATE INDEX `inventoryledger_tenant_inventory_id_entry_id` ON `inventory_ledger
 CREATE TABLE `holds` (
   `tenant` INTEGER NOT NULL,
   `hold_id` CHAR(32) NOT NULL,
-  `state` VARCHAR(9) NOT NULL CHECK (state IN ('ACTIVE', 'CONFIRMED', 'RELEASED', 'EXPIRED')),
+  `state` VARCHAR(9) NOT NULL CHECK (state = 'ACTIVE' OR state = 'CONFIRMED' OR state = 'RELEASED' OR state = 'EXPIRED'),
   `expire_ms` BIGINT NOT NULL,
   `client` VARCHAR(128) NOT NULL,
   `revision` INTEGER NOT NULL,
@@ -160,7 +160,7 @@ CREATE TABLE `orders` (
   `order_id` BIGINT NOT NULL,
   `store` VARCHAR(255) NOT NULL,
   `order_number` VARCHAR(255) NOT NULL,
-  `status` VARCHAR(16) NOT NULL CHECK (status IN ('NEW', 'CONFIRMED', 'PICKING', 'PACKED', 'SHIPPED', 'DELIVERED', 'CANCELLED')),
+  `status` VARCHAR(16) NOT NULL CHECK (status = 'NEW' OR status = 'CONFIRMED' OR status = 'PICKING' OR status = 'PACKED' OR status = 'SHIPPED' OR status = 'DELIVERED' OR status = 'CANCELLED'),
   `customer` VARCHAR(255) NOT NULL,
   `customer_ms` BIGINT NOT NULL,
   `requester_id` INTEGER,
@@ -197,7 +197,7 @@ CREATE TABLE `order_items` (
   `date` CHAR(10),
   `inventory_id` BIGINT,
   `depot` VARCHAR(255),
-  `type` VARCHAR(8) NOT NULL CHECK (type IN ('comum', 'expresso')),
+  `type` VARCHAR(8) NOT NULL CHECK (type = 'comum' OR type = 'expresso'),
   `wave_id` BIGINT,
   PRIMARY KEY (`tenant`, `order_id`, `order_item_id`)
 ) WITHOUT ROWID;
@@ -205,7 +205,7 @@ CREATE TABLE `order_statuses` (
   `tenant` INTEGER NOT NULL,
   `order_id` BIGINT NOT NULL,
   `change_id` BIGINT NOT NULL,
-  `status` VARCHAR(16) NOT NULL CHECK (status IN ('NEW', 'CONFIRMED', 'PICKING', 'PACKED', 'SHIPPED', 'DELIVERED', 'CANCELLED')),
+  `status` VARCHAR(16) NOT NULL CHECK (status = 'NEW' OR status = 'CONFIRMED' OR status = 'PICKING' OR status = 'PACKED' OR status = 'SHIPPED' OR status = 'DELIVERED' OR status = 'CANCELLED'),
   `actor` VARCHAR(128) NOT NULL,
   `reason` VARCHAR(255) NOT NULL,
   `create_ms` BIGINT NOT NULL,
@@ -215,7 +215,7 @@ CREATE TABLE `waves` (
   `wave_id` BIGINT NOT NULL PRIMARY KEY,
   `tenant` INTEGER NOT NULL,
   `store` VARCHAR(255) NOT NULL,
-  `type` VARCHAR(8) NOT NULL CHECK (type IN ('comum', 'expresso')),
+  `type` VARCHAR(8) NOT NULL CHECK (type = 'comum' OR type = 'expresso'),
   `completed_ms` BIGINT NOT NULL
 );
 CREATE TABLE `order_storings` (
@@ -268,18 +268,23 @@ CREATE INDEX `idempotencykey_create_ms` ON `idempotency_keys` (`create_ms`);
 CREATE TABLE `operations` (
   `tenant` INTEGER NOT NULL,
   `operation` CHAR(32) NOT NULL,
-  `state` VARCHAR(9) NOT NULL CHECK (state IN ('PENDING', 'RUNNING', 'SUCCEEDED', 'FAILED')),
+  `state` VARCHAR(9) NOT NULL CHECK (state = 'PENDING' OR state = 'RUNNING' OR state = 'SUCCEEDED' OR state = 'FAILED'),
   `draft` VARCHAR(255) NOT NULL,
   `item` VARCHAR(255) NOT NULL,
-  `request` LONGTEXT NOT NULL,
   `reason` VARCHAR(64),
   `error` VARCHAR(1000),
   `create_ms` BIGINT NOT NULL,
   `update_ms` BIGINT NOT NULL,
   PRIMARY KEY (`tenant`, `operation`)
 ) WITHOUT ROWID;
-CREATE INDEX `operation_state_tenant_operation` ON `operations` (`state`, `tenant`, `operation`);
-CREATE INDEX `operation_tenant_draft_state` ON `operations` (`tenant`, `draft`, `state`);
+CREATE TABLE `promises` (
+  `tenant` INTEGER NOT NULL,
+  `operation` CHAR(32) NOT NULL,
+  `draft` VARCHAR(255) NOT NULL,
+  `request` LONGTEXT NOT NULL,
+  PRIMARY KEY (`tenant`, `operation`)
+) WITHOUT ROWID;
+CREATE INDEX `promise_tenant_draft` ON `promises` (`tenant`, `draft`);
 CREATE TABLE `events` (
   `tenant` INTEGER NOT NULL,
   `seq` BIGINT NOT NULL,

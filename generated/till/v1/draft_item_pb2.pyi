@@ -23,7 +23,10 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class SubmitDraftItemRequest(_message.Message):
-    """The item as the document spells it. Numbers may be JSON numbers or strings, booleans `true` or `"true"`."""
+    """The item as the document spells it. Numbers may be JSON numbers or strings, booleans `true` or `"true"`.
+    Another spelling of a field stands for it where it is missing, and must agree with it where it is not; the
+    rules are those of the field.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -27,7 +27,7 @@ if _version_not_supported:
 
 class DraftItemServiceStub:
     """The DraftItemService keeps baskets: a draft holds items until one order takes them. Items arrive as durable
-    operations (google.longrunning.Operations), applied exactly once by a worker after the answer.
+    operations (google.longrunning.Operations), each applied exactly once.
     """
 
     def __init__(self, channel):
@@ -55,7 +55,7 @@ class DraftItemServiceStub:
 
 class DraftItemServiceServicer:
     """The DraftItemService keeps baskets: a draft holds items until one order takes them. Items arrive as durable
-    operations (google.longrunning.Operations), applied exactly once by a worker after the answer.
+    operations (google.longrunning.Operations), each applied exactly once.
     """
 
     def SubmitDraftItem(self, request, context):
@@ -111,7 +111,7 @@ def add_DraftItemServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class DraftItemService:
     """The DraftItemService keeps baskets: a draft holds items until one order takes them. Items arrive as durable
-    operations (google.longrunning.Operations), applied exactly once by a worker after the answer.
+    operations (google.longrunning.Operations), each applied exactly once.
     """
 
     @staticmethod

@@ -28,7 +28,7 @@ GRPC_VERSION: str
 
 class DraftItemServiceStub:
     """The DraftItemService keeps baskets: a draft holds items until one order takes them. Items arrive as durable
-    operations (google.longrunning.Operations), applied exactly once by a worker after the answer.
+    operations (google.longrunning.Operations), each applied exactly once.
     """
 
     @_typing.overload
@@ -52,7 +52,7 @@ class DraftItemServiceStub:
 @_typing.type_check_only
 class DraftItemServiceAsyncStub(DraftItemServiceStub):
     """The DraftItemService keeps baskets: a draft holds items until one order takes them. Items arrive as durable
-    operations (google.longrunning.Operations), applied exactly once by a worker after the answer.
+    operations (google.longrunning.Operations), each applied exactly once.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -72,7 +72,7 @@ class DraftItemServiceAsyncStub(DraftItemServiceStub):
 
 class DraftItemServiceServicer(metaclass=_abc_1.ABCMeta):
     """The DraftItemService keeps baskets: a draft holds items until one order takes them. Items arrive as durable
-    operations (google.longrunning.Operations), applied exactly once by a worker after the answer.
+    operations (google.longrunning.Operations), each applied exactly once.
     """
 
     @_abc_1.abstractmethod
