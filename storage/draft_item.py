@@ -12,25 +12,18 @@ from storage import event, ids, operation
 from storage.errors import DraftNotOrderable, KeyReused, NotFound, Race
 from storage.once import Claim, once
 from storage.operation import Refused
-from storage.sql import Prepared, insert, param
+from storage.sql import Prepared, insert, param, rows_with
 from storage.tables import Draft, DraftItem, OrderItem
 
 _SERVER_FIELDS = {"idempotency_key", "revision", "create_ms", "update_ms"}
-_FIND = Prepared(
-    lambda: DraftItem.select().where(
-        (DraftItem.tenant == param("tenant")) & (DraftItem.item == param("item"))
-    )
-)
+_FIND = rows_with(DraftItem, "item")
 _TAKEN_BACK = Prepared(
     lambda: DraftItem.delete().where(
         (DraftItem.tenant == param("tenant")) & (DraftItem.item == param("item"))
     )
 )
-_DRAFT = Prepared(
-    lambda: Draft.select().where(
-        (Draft.tenant == param("tenant")) & (Draft.draft == param("draft"))
-    )
-)
+_ITEMS = rows_with(DraftItem, "draft")
+_DRAFT = rows_with(Draft, "draft")
 _MEET = Prepared(
     lambda: Draft.update(item_changes=Draft.item_changes + 1).where(
         open_draft(param("tenant"), param("draft"))
@@ -211,8 +204,7 @@ def _content(item: DraftItem) -> dict[str, object]:
 
 
 def _items(tenant: int, draft: str) -> list[DraftItem]:
-    owned = (DraftItem.tenant == tenant) & (DraftItem.draft == draft)
-    return sorted(DraftItem.select().where(owned), key=position)
+    return sorted(_ITEMS.all(DraftItem, tenant=tenant, draft=draft), key=position)
 
 
 def _counts(item: DraftItem) -> bool:

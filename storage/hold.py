@@ -10,17 +10,13 @@ from peewee import fn
 from storage import event, ids
 from storage.errors import HoldNotActive, InvalidField, NotFound, Race
 from storage.movement import Cause, Wanted, move, take
-from storage.sql import Prepared, across_tenants, insert, param, tuples
+from storage.sql import Prepared, across_tenants, insert, param, rows_with, tuples
 from storage.tables import Hold, HoldLine
 
 LONGEST_MS = 30 * 24 * 3600 * 1000
 """How far ahead a hold may expire."""
 
-_FIND = Prepared(
-    lambda: Hold.select().where(
-        (Hold.tenant == param("tenant")) & (Hold.hold_id == param("hold_id"))
-    )
-)
+_FIND = rows_with(Hold, "hold_id")
 _OVERDUE = Prepared(
     lambda: HoldLine.select(HoldLine.hold_id).where(
         (HoldLine.tenant == param("tenant"))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from storage import event, hold, ids, revision
 from storage.errors import BelowCommitted, EtagMismatch, InvalidField, NotFound, Race
 from storage.movement import Cause, enter
-from storage.sql import Prepared, insert, param, tuples
+from storage.sql import insert, rows_with, tuples
 from storage.tables import Inventory, InventoryLedger, Product, ProductOption
 
 MAX_UNITS = 10**9
@@ -24,13 +24,15 @@ class Setting(NamedTuple):
     inventory_code: str
 
 
-_FIND = Prepared(
-    lambda: Inventory.select().where(
-        (Inventory.tenant == param("tenant"))
-        & (Inventory.option_code == param("option_code"))
-        & (Inventory.date == param("date"))
-    )
-)
+_FIND = rows_with(Inventory, "option_code", "date")
+_BY_ID = rows_with(Inventory, "inventory_id")
+_DAYS = rows_with(Inventory, "option_code")
+_OPTION = rows_with(ProductOption, "option_code")
+_BY_SKU = rows_with(ProductOption, "sku")
+_BY_PRICE = rows_with(ProductOption, "price_option_id")
+_OF_PRODUCT = rows_with(ProductOption, "product_code")
+_PRODUCT = rows_with(Product, "product_code")
+_BY_NUMBER = rows_with(Product, "product_id")
 
 
 def remain(row: Inventory) -> int:
@@ -54,15 +56,14 @@ def get(tenant: int, field: str, option_code: str, date: str) -> Inventory:
 
 def only_row(tenant: int, option_code: str) -> Inventory | None:
     """Returns the stock row of an option that has just one, on whatever day."""
-    owned = (Inventory.tenant == tenant) & (Inventory.option_code == option_code)
-    rows = list(Inventory.select().where(owned).limit(2))
-    return rows[0] if len(rows) == 1 else None
+    return _DAYS.only(Inventory, tenant=tenant, option_code=option_code)
 
 
 def by_ids(tenant: int, ids_: list[int]) -> dict[int, Inventory]:
     """Returns stock rows by id."""
-    owned = (Inventory.tenant == tenant) & Inventory.inventory_id.in_(ids_)
-    return {row.inventory_id: row for row in Inventory.select().where(owned)}
+    # One by one: with IN, SQLite takes a tenant for a few rows and reads all of them.
+    found = (_BY_ID.one(Inventory, tenant=tenant, inventory_id=id_) for id_ in ids_)
+    return {row.inventory_id: row for row in found if row is not None}
 
 
 def as_of_now(tenant: int, rows: list[Inventory]) -> list[Inventory]:
@@ -78,24 +79,17 @@ def option_of(tenant: int, sku: str | None, price_option_id: int, product_id: in
     """Returns the code of the option that a sku, a price option or a product of one option
     means.
     """
-    option = ProductOption
-    owned = option.tenant == tenant
-    if sku and (found := option.get_or_none(owned & (option.sku == sku))):
-        return str(found.option_code)
-    if price_option_id and (
-        found := option.get_or_none(owned & (option.price_option_id == price_option_id))
-    ):
-        return str(found.option_code)
-    if product_id and (
-        product := Product.get_or_none(
-            (Product.tenant == tenant) & (Product.product_id == product_id)
-        )
-    ):
-        options = list(
-            option.select().where(owned & (option.product_code == product.product_code)).limit(2)
-        )
-        return str(options[0].option_code) if len(options) == 1 else None
-    return None
+    found = None
+    if sku:
+        found = _BY_SKU.one(ProductOption, tenant=tenant, sku=sku)
+    if not found and price_option_id:
+        found = _BY_PRICE.one(ProductOption, tenant=tenant, price_option_id=price_option_id)
+    if not found and product_id:
+        product = _BY_NUMBER.one(Product, tenant=tenant, product_id=product_id)
+        if product:
+            owned = {"tenant": tenant, "product_code": product.product_code}
+            found = _OF_PRODUCT.only(ProductOption, **owned)
+    return str(found.option_code) if found else None
 
 
 def options(tenant: int) -> dict[str, str]:
@@ -188,17 +182,14 @@ def product(tenant: int, idcode: str) -> tuple[Product, dict[str, int]]:
     """Returns the product of a code (UUID) or a decimal id, and its option ids by code. Raises
     NotFound.
     """
-    owned = Product.tenant == tenant
     if idcode.isascii() and idcode.isdigit():
-        found = Product.get_or_none(owned & (Product.product_id == int(idcode)))
+        found = _BY_NUMBER.one(Product, tenant=tenant, product_id=int(idcode))
     else:
-        found = Product.get_or_none(owned & (Product.product_code == idcode.lower()))
+        found = _PRODUCT.one(Product, tenant=tenant, product_code=idcode.lower())
     if found is None:
         raise NotFound("there is no such product")
-    options = ProductOption.select(ProductOption.option_code, ProductOption.option_id).where(
-        (ProductOption.tenant == tenant) & (ProductOption.product_code == found.product_code)
-    )
-    return found, {code: option_id for code, option_id in tuples(options)}
+    options = _OF_PRODUCT.all(ProductOption, tenant=tenant, product_code=found.product_code)
+    return found, {option.option_code: option.option_id for option in options}
 
 
 def real_day(field: str, date: str) -> str:
@@ -235,13 +226,9 @@ def _refuse_repeats(settings: list[Setting]) -> None:
 
 
 def _refuse_unknown_options(tenant: int, settings: list[Setting]) -> None:
-    asked = {setting.option_code.lower() for setting in settings}
-    known = ProductOption.select(ProductOption.option_code).where(
-        (ProductOption.tenant == tenant) & ProductOption.option_code.in_(asked)
-    )
-    missing = asked - {code for (code,) in tuples(known)}
-    if missing:
-        raise NotFound(f"there is no option {min(missing)}")
+    for code in sorted({setting.option_code.lower() for setting in settings}):
+        if _OPTION.row(tenant=tenant, option_code=code) is None:
+            raise NotFound(f"there is no option {code}")
 
 
 def _set(tenant: int, setting: Setting, cause: Cause) -> Inventory:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from storage import ids
 from storage.errors import NotFound, Race
-from storage.sql import Prepared, across_tenants, insert_values, param
+from storage.sql import Prepared, across_tenants, insert_values, param, rows_with
 from storage.tables import Operation, Promise
 
 _END = Prepared(
@@ -23,11 +23,7 @@ _KEPT = Prepared(
         (Promise.tenant == param("tenant")) & (Promise.operation == param("operation"))
     )
 )
-_FIND = Prepared(
-    lambda: Operation.select().where(
-        (Operation.tenant == param("tenant")) & (Operation.operation == param("operation"))
-    )
-)
+_FIND = rows_with(Operation, "operation")
 _REQUEST = Prepared(
     lambda: Promise.select(Promise.request).where(
         (Promise.tenant == param("tenant")) & (Promise.operation == param("operation"))

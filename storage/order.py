@@ -8,24 +8,14 @@ from storage import draft_item, event, hold, ids, inventory, store, tenant
 from storage.errors import InvalidField, NoOrders, NoStockRow, NotFound, OrderExists, Race
 from storage.money import LIMIT
 from storage.movement import Cause, Wanted, take
-from storage.sql import Prepared, insert, insertion, param
+from storage.sql import Prepared, insert, insertion, param, rows_with
 from storage.tables import Inventory, Order, OrderItem
 
 RECENT = 5
 """How many orders the latest-orders read returns at most."""
 
-_BY_ID = Prepared(
-    lambda: Order.select().where(
-        (Order.tenant == param("tenant")) & (Order.order_id == param("order_id"))
-    )
-)
-_BY_NUMBER = Prepared(
-    lambda: Order.select().where(
-        (Order.tenant == param("tenant"))
-        & (Order.store == param("store"))
-        & (Order.order_number == param("order_number"))
-    )
-)
+_BY_ID = rows_with(Order, "order_id")
+_BY_NUMBER = rows_with(Order, "store", "order_number")
 _RECENT = Prepared(
     lambda: (
         Order.select(Order.order_number, Order.grand_total, Order.customer_ms)

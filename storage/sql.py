@@ -88,6 +88,11 @@ class Prepared:
         row = self.row(**values)
         return None if row is None else as_model(model, row)
 
+    def only(self, model: type[M], **values: object) -> M | None:
+        """Runs a SELECT of every column of a table and returns its row, if there is just one."""
+        rows = self._execute(values).fetchmany(2)
+        return as_model(model, rows[0]) if len(rows) == 1 else None
+
     def all(self, model: type[M], **values: object) -> list[M]:
         """Runs a SELECT of every column of a table and returns its rows as models."""
         return [as_model(model, row) for row in self.rows(**values)]
@@ -117,6 +122,12 @@ class Prepared:
     def _execute(self, values: dict[str, object]) -> Any:
         text, places = self._made()
         return execute(text, [values[p.name] if type(p) is _Named else p for p in places])
+
+
+def rows_with(model: type[Model], *columns: str) -> Prepared:
+    """Returns the query for those rows of a tenant that have these columns as they are given."""
+    names = ("tenant", *columns)
+    return Prepared(lambda: model.select().where(*(getattr(model, n) == param(n) for n in names)))
 
 
 def execute(text: str, values: Sequence[object] = ()) -> Any:

@@ -10,18 +10,18 @@ from peewee import Database
 from storage import event, ids
 from storage.errors import AlreadyExists, NotFound, Race
 from storage.row import DB
-from storage.sql import Prepared, insert, param, tuples
+from storage.sql import insert, rows_with, tuples
 from storage.tables import Depot, Product, ProductOption, Store
 from storage.unit import after_commit
 
 REGISTERED_MAX = 100_000
 """Stores remembered, so that an order in one of them need not look."""
 _registered: WeakKeyDictionary[Database, set[tuple[int, str]]] = WeakKeyDictionary()
-_FIND = Prepared(
-    lambda: Store.select().where(
-        (Store.tenant == param("tenant")) & (Store.store == param("store"))
-    )
-)
+_FIND = rows_with(Store, "store")
+_TAKEN = {
+    name: rows_with(ProductOption, name)
+    for name in ("option_code", "option_id", "sku", "price_option_id")
+}
 
 
 def find(tenant: int, store: str) -> Store | None:
@@ -182,10 +182,9 @@ def _refuse_taken(product: Product, options: list[ProductOption]) -> None:
     tenant = product.tenant
     if Product.get_or_none((Product.tenant == tenant) & (Product.product_id == product.product_id)):
         raise AlreadyExists(f"product id {product.product_id} is taken")
-    for name in ("option_code", "option_id", "sku", "price_option_id"):
-        field = getattr(ProductOption, name)
+    for name, taken in _TAKEN.items():
         values = [value for option in options if (value := getattr(option, name)) is not None]
         if len(set(values)) < len(values):
             raise AlreadyExists(f"{name} appears twice")
-        if ProductOption.get_or_none((ProductOption.tenant == tenant) & field.in_(values)):
+        if any(taken.row(tenant=tenant, **{name: value}) for value in values):
             raise AlreadyExists(f"{name} is taken by another option")

@@ -79,8 +79,8 @@ class DraftItem(Row):
     update_ms = BigIntegerField()
 
     class Meta:
-        primary_key = CompositeKey("tenant", "item")
-        indexes = ((("tenant", "draft", "line_number", "item"), False),)
+        primary_key = CompositeKey("tenant", "draft", "item")
+        indexes = ((("tenant", "item"), True),)
 
 
 class Order(Row):

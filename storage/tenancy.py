@@ -49,5 +49,5 @@ class ApiKey(Row):
     revoke_ms = BigIntegerField(null=True)
 
     class Meta:
-        primary_key = CompositeKey("tenant", "key_id")
-        indexes = ((("key_id",), True), (("tenant", "client_id"), False))
+        primary_key = CompositeKey("tenant", "client_id", "key_id")
+        indexes = ((("key_id",), True),)

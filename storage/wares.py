@@ -54,12 +54,12 @@ class ProductOption(Row):
     price_option_id = BigIntegerField(null=True)
 
     class Meta:
-        primary_key = CompositeKey("tenant", "option_code")
+        primary_key = CompositeKey("tenant", "product_code", "option_code")
         indexes = (
+            (("tenant", "option_code"), True),
             (("tenant", "option_id"), True),
             (("tenant", "sku"), True),
             (("tenant", "price_option_id"), True),
-            (("tenant", "product_code"), False),
         )
 
 

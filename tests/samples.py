@@ -1,17 +1,30 @@
 """Rows that many tests need, as storage takes them."""
 
 import hashlib
+from unittest import mock
+from uuid import UUID
 
 from inside import TENANT
 
-from storage import hold, ids, inventory, movement, order, store
+from storage import checkout, hold, ids, inventory, lifecycle, movement, order, store, tenant
+from storage import draft_item as drafts
 from storage.checkout_request import Item, Request
 from storage.movement import Wanted
 from storage.once import Claim
-from storage.tables import DraftItem, Hold, Inventory, Order, OrderItem, Product, ProductOption
+from storage.tables import (
+    ApiClient,
+    DraftItem,
+    Hold,
+    Inventory,
+    Order,
+    OrderItem,
+    Product,
+    ProductOption,
+)
 
 DAY = "2031-05-01"
 ACTOR = "tester"
+OPTION = str(UUID(int=1))
 
 
 def claim(key: str = "key", meaning: str = "meaning", **other: object) -> Claim:
@@ -94,3 +107,23 @@ def shop(code: str = "s", *depots: str) -> None:
     store.create(TENANT, code, "")
     for name in depots or ("d",):
         store.create_depot(TENANT, code, name)
+
+
+def fill() -> None:
+    """Writes a little of everything; a unit."""
+    shop()
+    product(OPTION)
+    stock(OPTION, 5)
+    drafts.submit(claim(), draft_item())
+    order_lines(line(2, option_code=OPTION, date=DAY), draft="draft")
+    made, _ = order_lines(line(1, option_code=OPTION, date=DAY))
+    lifecycle.cancel(TENANT, made.order_id, "", "", ACTOR)
+    for end in (hold.confirm, hold.release, hold.use):
+        end(TENANT, held(OPTION, 1).hold_id, ACTOR)
+    late = held(OPTION, 1)
+    with mock.patch.object(ids, "now_ms", lambda: late.expire_ms):
+        hold.expire(TENANT, late.hold_id)
+    held(OPTION, 1)
+    tenant.create("tenant", "1001")
+    tenant.create_client(ApiClient(tenant=TENANT, client_id="client"))
+    checkout.record(TENANT, request(packed("1")), [])

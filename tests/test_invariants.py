@@ -2,34 +2,14 @@
 
 import sqlite3
 from contextlib import closing
-from unittest import mock
-from uuid import UUID
 
 import pymysql
 import pytest
 from databases import connect
-from inside import TENANT, opened
+from inside import opened
 from invariants import BROKEN_BY, CREATED, assert_invariants
-from samples import (
-    ACTOR,
-    DAY,
-    claim,
-    draft_item,
-    held,
-    line,
-    order_lines,
-    packed,
-    product,
-    request,
-    shop,
-    stock,
-)
+from samples import fill
 
-from storage import checkout, hold, ids, lifecycle, tenant
-from storage import draft_item as drafts
-from storage.tables import ApiClient
-
-OPTION = str(UUID(int=1))
 HARM = {
     "a counter is the sum of its ledger": "UPDATE inventory SET ordered = ordered + 1",
     "a ledger goes from zero to its counter without a jump": """
@@ -87,26 +67,6 @@ KEPT_BY_THE_TABLES = {
         channel_code, create_ms, revoke_ms FROM api_clients""",
     "one order per store and number": "UPDATE orders SET store = 's', order_number = '1'",
 }
-
-
-def fill() -> None:
-    """Writes a little of everything; a unit."""
-    shop()
-    product(OPTION)
-    stock(OPTION, 5)
-    drafts.submit(claim(), draft_item())
-    order_lines(line(2, option_code=OPTION, date=DAY), draft="draft")
-    made, _ = order_lines(line(1, option_code=OPTION, date=DAY))
-    lifecycle.cancel(TENANT, made.order_id, "", "", ACTOR)
-    for end in (hold.confirm, hold.release, hold.use):
-        end(TENANT, held(OPTION, 1).hold_id, ACTOR)
-    late = held(OPTION, 1)
-    with mock.patch.object(ids, "now_ms", lambda: late.expire_ms):
-        hold.expire(TENANT, late.hold_id)
-    held(OPTION, 1)
-    tenant.create("tenant", "1001")
-    tenant.create_client(ApiClient(tenant=TENANT, client_id="client"))
-    checkout.record(TENANT, request(packed("1")), [])
 
 
 @pytest.fixture

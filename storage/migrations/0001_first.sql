@@ -25,10 +25,9 @@ CREATE TABLE `api_keys` (
   `secret_hash` LONGBLOB NOT NULL,
   `create_ms` BIGINT NOT NULL,
   `revoke_ms` BIGINT,
-  PRIMARY KEY (`tenant`, `key_id`)
+  PRIMARY KEY (`tenant`, `client_id`, `key_id`)
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX `apikey_key_id` ON `api_keys` (`key_id`);
-CREATE INDEX `apikey_tenant_client_id` ON `api_keys` (`tenant`, `client_id`);
 CREATE TABLE `stores` (
   `tenant` INTEGER NOT NULL,
   `store` VARCHAR(255) NOT NULL,
@@ -58,12 +57,12 @@ CREATE TABLE `product_options` (
   `product_code` CHAR(36) NOT NULL,
   `sku` VARCHAR(255),
   `price_option_id` BIGINT,
-  PRIMARY KEY (`tenant`, `option_code`)
+  PRIMARY KEY (`tenant`, `product_code`, `option_code`)
 ) WITHOUT ROWID;
+CREATE UNIQUE INDEX `productoption_tenant_option_code` ON `product_options` (`tenant`, `option_code`);
 CREATE UNIQUE INDEX `productoption_tenant_option_id` ON `product_options` (`tenant`, `option_id`);
 CREATE UNIQUE INDEX `productoption_tenant_sku` ON `product_options` (`tenant`, `sku`);
 CREATE UNIQUE INDEX `productoption_tenant_price_option_id` ON `product_options` (`tenant`, `price_option_id`);
-CREATE INDEX `productoption_tenant_product_code` ON `product_options` (`tenant`, `product_code`);
 CREATE TABLE `inventory` (
   `inventory_id` BIGINT NOT NULL PRIMARY KEY,
   `tenant` INTEGER NOT NULL,
@@ -152,9 +151,9 @@ CREATE TABLE `draft_items` (
   `revision` INTEGER NOT NULL,
   `create_ms` BIGINT NOT NULL,
   `update_ms` BIGINT NOT NULL,
-  PRIMARY KEY (`tenant`, `item`)
+  PRIMARY KEY (`tenant`, `draft`, `item`)
 ) WITHOUT ROWID;
-CREATE INDEX `draftitem_tenant_draft_line_number_item` ON `draft_items` (`tenant`, `draft`, `line_number`, `item`);
+CREATE UNIQUE INDEX `draftitem_tenant_item` ON `draft_items` (`tenant`, `item`);
 CREATE TABLE `orders` (
   `tenant` INTEGER NOT NULL,
   `order_id` BIGINT NOT NULL,
