@@ -11,6 +11,8 @@ from bench import judge, plan, report, stores
 from google.protobuf.message import Message
 from till.v1 import draft_item_pb2, order_pb2
 
+from storage import ids, once
+
 ROOT = Path(__file__).parent.parent
 PROTO = (ROOT / "tests/bench/go/till.proto").read_text()
 
@@ -178,3 +180,9 @@ def test_the_load_speaks_the_contract(name: str, body: str) -> None:
     assert {field: ours.get(field) for field, _ in fields} == {
         field: int(number) for field, number in fields
     }
+
+
+def test_a_store_is_too_young_for_its_keys_to_be_forgotten_while_it_is_measured() -> None:
+    oldest = next(stores.orders(10**7))["at"] - 1000 * stores.FRESH_SECONDS
+
+    assert ids.now_ms() - oldest < once.KEPT_MS
