@@ -17,7 +17,9 @@ from storage.once import Claim
 from storage.tables import DraftItem
 
 log = structlog.get_logger("till.draft_item")
-ACCEPTED = "Request accepted for asynchronous processing."
+ACCEPTED = pb.SubmitDraftItemResponse(
+    is_accepted=True, message="Request accepted for asynchronous processing."
+)
 _ALIASES = {
     "pk": "checkout_draft_item_id",
     "gsi_1_pk": "checkout_draft_id",
@@ -58,7 +60,7 @@ class DraftItemServicer(DraftItemServiceServicer):
         item = _new_item(asked.tenant, meaning)
         name = await self._accepted(claim, item)
         await context.send_initial_metadata((("x-operation", f"operations/{name}"),))
-        return pb.SubmitDraftItemResponse(is_accepted=True, message=ACCEPTED)
+        return ACCEPTED
 
     async def GetDraftItem(self, request: pb.GetDraftItemRequest, context: Any) -> pb.DraftItem:
         """Returns one item."""
