@@ -29,6 +29,10 @@ CHORES_SECONDS = 30.0
 it.
 """
 CHORES_BATCH = 200
+PAUSE_SECONDS = 0.05
+"""How long the tidying leaves the store to its callers while there is more: it still forgets nearly
+4,000 keys a second, as many as come.
+"""
 
 
 class Worker:
@@ -77,8 +81,8 @@ class Worker:
         for tenant, hold_id in overdue:
             await self._engine.write(partial(hold.expire, tenant, hold_id))
         forgotten = await self._engine.write(partial(once.forget_old, CHORES_BATCH))
-        if max(len(overdue), forgotten) < CHORES_BATCH:
-            await asyncio.sleep(CHORES_SECONDS)
+        more = max(len(overdue), forgotten) >= CHORES_BATCH
+        await asyncio.sleep(PAUSE_SECONDS if more else CHORES_SECONDS)
 
     async def _apply_some(self) -> int:
         self._work.clear()
