@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench import credentials, plan, processes
+from bench import credentials, plan, processes, stores
 from bench.systems import BENCH_BIN, GO_BIN, ROOT, System
 
 MICRO = 1_000_000
@@ -40,6 +40,8 @@ class Sample:
 
 def load(system: System, case: plan.Case, how: plan.Plan) -> Sample:
     """Puts one kind of work on one system."""
+    if system.database is not None:
+        stores.into_memory(system.database)
     process = processes.popen(
         _command(system, case, how), processes.OTHER_CORES, stdout=subprocess.PIPE, text=True
     )
@@ -61,6 +63,8 @@ def load(system: System, case: plan.Case, how: plan.Plan) -> Sample:
 def raw(case: plan.Case, how: plan.Plan, target: str) -> Sample:
     """Measures what the driver alone can write."""
     kind = {plan.RAW_GROUP: "group", plan.RAW_SINGLE: "single"}.get(case.system, "innodb")
+    if kind != "innodb":
+        stores.into_memory(Path(target))
     environment = processes.clean_environment() | {"PYTHONPATH": f"{ROOT / 'tests'}:{ROOT}"}
     command = [str(BENCH_BIN / "python"), "-m", "bench.limits", kind, target, str(how.measure)]
     process = processes.popen(
