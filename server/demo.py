@@ -60,7 +60,7 @@ SAMPLES = [
 
 DOCUMENTS = [
     Step(
-        "1. Draft items: accepted, durable, applied by the worker",
+        "1. Draft items: accepted, durable, applied once",
         "POST",
         "/store-checkout-draft-items-post-one",
         {

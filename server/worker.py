@@ -1,5 +1,5 @@
-"""The worker: applies accepted operations, soon after they are on disk and again after every
-start.
+"""The worker: keeps the promises of the store, soon after they are on disk and again after every
+start, and tidies it.
 """
 
 import asyncio
@@ -16,12 +16,10 @@ from storage.errors import PASSING
 log = structlog.get_logger("till.worker")
 BATCH = 64
 """Operations looked for at once; their units share a commit."""
-GROUP = 16
-"""Operations applied by one unit; other writers wait for its end."""
 TRIES = 3
 """How often an operation may fail for a reason of its own, such as a request nobody can read."""
 POLL_SECONDS = 1.0
-"""How long until the worker looks by itself, for operations that another process accepted."""
+"""How long until the worker looks by itself, for promises that another process made."""
 RETRY_SECONDS = 1.0
 """How long to rest after the database failed."""
 CHORES_SECONDS = 30.0
@@ -50,7 +48,7 @@ class Worker:
         ]
 
     def wake(self) -> None:
-        """Says that an operation was accepted."""
+        """Says that an operation waits."""
         self._work.set()
 
     async def progress(self, seconds: float) -> None:
@@ -88,29 +86,13 @@ class Worker:
         self._work.clear()
         waiting = await self._engine.read(lambda: operation.pending(BATCH))
         results = await asyncio.gather(
-            *(self._apply_group(waiting[n : n + GROUP]) for n in range(0, len(waiting), GROUP)),
-            return_exceptions=True,
+            *(self._apply(tenant, name) for tenant, name in waiting), return_exceptions=True
         )
         self._tell_waiters()
         for failure in results:
             if isinstance(failure, Exception):
                 raise failure
         return len(waiting)
-
-    async def _apply_group(self, group: list[tuple[int, str]]) -> None:
-        """Applies a few operations as one unit; where one cannot be, each by itself."""
-
-        def apply() -> None:
-            for tenant, name in group:
-                draft_item.apply(tenant, name)
-
-        try:
-            await self._engine.write(apply)
-        except PASSING:
-            raise
-        except Exception:
-            for tenant, name in group:
-                await self._apply(tenant, name)
 
     async def _apply(self, tenant: int, name: str) -> None:
         """Applies an operation; one that cannot be applied is ended, so that it holds up nobody."""
