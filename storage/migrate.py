@@ -55,23 +55,32 @@ def version() -> int:
 def up(folder: Path = FOLDER, tell: Callable[[Migration], None] = lambda step: None) -> None:
     """Brings the open database to the newest schema; `tell` hears of each step before it runs.
 
-    Raises RuntimeError when the schema is newer than this program, when a step fails, or when
-    another server takes too long over it.
+    Raises RuntimeError when the schema is newer than this program or made by other steps, when a
+    step fails, or when another server takes too long over it.
     """
     steps = known(folder)
-    newest = steps[-1].version
-    found = max((number for number, _, _ in _applied()), default=0)
-    if found > newest:
-        raise RuntimeError(
-            f"the database has schema version {found} and this program knows up to {newest}; "
-            "run the newer Till that made it"
-        )
-    if version() == newest:
+    _refuse_others(steps)
+    if version() == steps[-1].version:
         return
     if isinstance(DB.obj, MySQLDatabase):
         _up_server(steps, tell)
     else:
         _up_file(steps, tell)
+
+
+def _refuse_others(steps: list[Migration]) -> None:
+    sizes = {step.version: len(step.statements) for step in steps}
+    for number, count, done_ms in _applied():
+        if number not in sizes:
+            raise RuntimeError(
+                f"the database has schema version {number} and this program knows up to "
+                f"{steps[-1].version}; run the newer Till that made it"
+            )
+        if done_ms is not None and count != sizes[number]:
+            raise RuntimeError(
+                f"the database's schema version {number} is not this program's: a Till from before "
+                "the first release made it; run that one, or begin a new database"
+            )
 
 
 def _read(path: Path) -> Migration:

@@ -175,6 +175,13 @@ def test_a_newer_schema_than_the_program_knows_is_refused(url: str, tmp_path: Pa
             migrate.up(written(tmp_path / "old", (FIRST,)))
 
 
+def test_a_schema_that_other_steps_made_is_refused(url: str, tmp_path: Path) -> None:
+    with on_this_thread(url):
+        migrate.up(written(tmp_path / "other", (FIRST, SECOND)))
+        with pytest.raises(RuntimeError, match="version 1 is not this program's"):
+            migrate.up(written(tmp_path / "own", (FIRST,)))
+
+
 def test_a_step_that_fails_is_told_and_finished_once_it_can_be(url: str, tmp_path: Path) -> None:
     folder = written(tmp_path / "steps", (FIRST,), (SECOND, "CREATE NONSENSE", THIRD))
     with on_this_thread(url):
