@@ -10,8 +10,8 @@ from bench import plan
 FOREIGN_MAX = 0.15
 """Share of the machine that something else may use while it is measured; the kernel's own work on
 the disk and the loopback is part of it."""
-SPREAD_MAX = 0.2
-"""How far the middle half of a case's rounds may lie apart, by their median; the median of all
+SPREAD_MAX = 0.35
+"""How far the rounds of a case may lie apart, as (most - least) / median; the median of all
 cases."""
 Samples = dict[str, list[dict[str, Any]]]
 """The rounds of each case, by its name."""
@@ -46,12 +46,9 @@ def rate(rounds: list[dict[str, Any]]) -> float:
 
 
 def spread(rounds: list[dict[str, Any]]) -> float:
-    """Returns how far the middle half of the rounds lies apart, as a share of their median."""
+    """Returns how far the rounds lie apart, as a share of their median."""
     rates = [sample["rate"] for sample in rounds]
-    if len(rates) < 2:
-        return 0.0
-    lower, middle, upper = statistics.quantiles(rates, n=4, method="inclusive")
-    return (upper - lower) / middle
+    return (max(rates) - min(rates)) / statistics.median(rates)
 
 
 def ratio(samples: Samples, one: str, other: str) -> float | None:

@@ -58,7 +58,7 @@ class Plan:
         return self.rounds * cases * (self.warmup + self.measure + 0.5)
 
 
-FULL = Plan(rounds=9, warmup=0.3, measure=1.0, sizes=(10_000, 100_000, 1_000_000))
+FULL = Plan(rounds=5, warmup=0.5, measure=2.0, sizes=(10_000, 100_000, 1_000_000))
 QUICK = Plan(rounds=2, warmup=0.5, measure=1.0, sizes=(10_000, 100_000))
 GROWTH = Plan(rounds=5, warmup=2.0, measure=5.0, sizes=(10_000, 100_000, 1_000_000, 10_000_000))
 

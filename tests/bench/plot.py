@@ -41,7 +41,7 @@ def _rates(axes: Any, samples: judge.Samples, names: list[str]) -> None:
     low = [m - min(s["rate"] for s in each) for m, each in zip(middles, rounds, strict=True)]
     high = [max(s["rate"] for s in each) - m for m, each in zip(middles, rounds, strict=True)]
     axes.barh(names, middles, xerr=(low, high), color=[_color(name) for name in names])
-    axes.set_xlabel("calls a second (median; the line is from the slowest to the fastest round)")
+    axes.set_xlabel("calls a second (median; the line is the spread of the rounds)")
 
 
 def _late(axes: Any, samples: judge.Samples, names: list[str]) -> None:
