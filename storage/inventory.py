@@ -4,7 +4,7 @@ import datetime
 import uuid
 from typing import NamedTuple
 
-from storage import event, hold, ids, revision
+from storage import event, hold, ids, revision, store
 from storage.errors import BelowCommitted, EtagMismatch, InvalidField, NotFound, Race
 from storage.movement import Cause, enter
 from storage.sql import insert, rows_with, tuples
@@ -26,13 +26,8 @@ class Setting(NamedTuple):
 
 _FIND = rows_with(Inventory, "option_code", "date")
 _BY_ID = rows_with(Inventory, "inventory_id")
+_BY_CODE = rows_with(Inventory, "inventory_code")
 _DAYS = rows_with(Inventory, "option_code")
-_OPTION = rows_with(ProductOption, "option_code")
-_BY_SKU = rows_with(ProductOption, "sku")
-_BY_PRICE = rows_with(ProductOption, "price_option_id")
-_OF_PRODUCT = rows_with(ProductOption, "product_code")
-_PRODUCT = rows_with(Product, "product_code")
-_BY_NUMBER = rows_with(Product, "product_id")
 
 
 def remain(row: Inventory) -> int:
@@ -81,14 +76,11 @@ def option_of(tenant: int, sku: str | None, price_option_id: int, product_id: in
     """
     found = None
     if sku:
-        found = _BY_SKU.one(ProductOption, tenant=tenant, sku=sku)
+        found = store.option_with(tenant, "sku", sku)
     if not found and price_option_id:
-        found = _BY_PRICE.one(ProductOption, tenant=tenant, price_option_id=price_option_id)
+        found = store.option_with(tenant, "price_option_id", price_option_id)
     if not found and product_id:
-        product = _BY_NUMBER.one(Product, tenant=tenant, product_id=product_id)
-        if product:
-            owned = {"tenant": tenant, "product_code": product.product_code}
-            found = _OF_PRODUCT.only(ProductOption, **owned)
+        found = store.only_option(tenant, product_id)
     return str(found.option_code) if found else None
 
 
@@ -183,13 +175,12 @@ def product(tenant: int, idcode: str) -> tuple[Product, dict[str, int]]:
     NotFound.
     """
     if idcode.isascii() and idcode.isdigit():
-        found = _BY_NUMBER.one(Product, tenant=tenant, product_id=int(idcode))
+        found = store.product_with(tenant, "product_id", int(idcode))
     else:
-        found = _PRODUCT.one(Product, tenant=tenant, product_code=idcode.lower())
+        found = store.product_with(tenant, "product_code", idcode.lower())
     if found is None:
         raise NotFound("there is no such product")
-    options = _OF_PRODUCT.all(ProductOption, tenant=tenant, product_code=found.product_code)
-    return found, {option.option_code: option.option_id for option in options}
+    return found, {option.option_code: option.option_id for option in store.options_of(found)}
 
 
 def real_day(field: str, date: str) -> str:
@@ -204,8 +195,7 @@ def real_day(field: str, date: str) -> str:
 
 
 def _by_code(tenant: int, code: str) -> Inventory:
-    owned = (Inventory.tenant == tenant) & (Inventory.inventory_code == code.lower())
-    row = Inventory.get_or_none(owned)
+    row = _BY_CODE.one(Inventory, tenant=tenant, inventory_code=code.lower())
     if row is None:
         raise NotFound(f"there is no stock row {code}")
     return row
@@ -227,7 +217,7 @@ def _refuse_repeats(settings: list[Setting]) -> None:
 
 def _refuse_unknown_options(tenant: int, settings: list[Setting]) -> None:
     for code in sorted({setting.option_code.lower() for setting in settings}):
-        if _OPTION.row(tenant=tenant, option_code=code) is None:
+        if store.option_with(tenant, "option_code", code) is None:
             raise NotFound(f"there is no option {code}")
 
 
@@ -241,9 +231,7 @@ def _set(tenant: int, setting: Setting, cause: Cause) -> Inventory:
 
 def _open(tenant: int, setting: Setting, cause: Cause) -> Inventory:
     code = setting.inventory_code.lower() or str(uuid.uuid4())
-    if setting.inventory_code and Inventory.get_or_none(
-        (Inventory.tenant == tenant) & (Inventory.inventory_code == code)
-    ):
+    if setting.inventory_code and _BY_CODE.row(tenant=tenant, inventory_code=code):
         raise InvalidField(f"{setting.field}.inventory_code", "belongs to another row")
     row = Inventory(
         tenant=tenant,

@@ -24,11 +24,7 @@ _KEPT = Prepared(
     )
 )
 _FIND = rows_with(Operation, "operation")
-_REQUEST = Prepared(
-    lambda: Promise.select(Promise.request).where(
-        (Promise.tenant == param("tenant")) & (Promise.operation == param("operation"))
-    )
-)
+_PROMISE = rows_with(Promise, "operation")
 _PENDING = Prepared(
     lambda: across_tenants(
         Promise.select(Promise.tenant, Promise.operation)
@@ -67,8 +63,8 @@ def request_of(tenant: int, name: str) -> str | None:
     """Returns the request of an operation that is PENDING; None when it has ended, or is not
     there.
     """
-    row = _REQUEST.row(tenant=tenant, operation=name)
-    return None if row is None else str(row[0])
+    found = _PROMISE.one(Promise, tenant=tenant, operation=name)
+    return None if found is None else str(found.request)
 
 
 def end(tenant: int, name: str, refused: Refused | None) -> None:

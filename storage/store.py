@@ -18,10 +18,12 @@ REGISTERED_MAX = 100_000
 """Stores remembered, so that an order in one of them need not look."""
 _registered: WeakKeyDictionary[Database, set[tuple[int, str]]] = WeakKeyDictionary()
 _FIND = rows_with(Store, "store")
-_TAKEN = {
+_PRODUCT = {name: rows_with(Product, name) for name in ("product_code", "product_id")}
+_OPTION = {
     name: rows_with(ProductOption, name)
     for name in ("option_code", "option_id", "sku", "price_option_id")
 }
+_OPTIONS = rows_with(ProductOption, "product_code")
 
 
 def find(tenant: int, store: str) -> Store | None:
@@ -125,6 +127,31 @@ def get_product(tenant: int, product_code: str) -> tuple[Product, list[ProductOp
     return known
 
 
+def product_with(tenant: int, column: str, value: object) -> Product | None:
+    """Returns the product that a `product_code` or `product_id` means, if there is one."""
+    return _PRODUCT[column].one(Product, tenant=tenant, **{column: value})
+
+
+def option_with(tenant: int, column: str, value: object) -> ProductOption | None:
+    """Returns the option that an `option_code`, `option_id`, `sku` or `price_option_id` means, if
+    there is one.
+    """
+    return _OPTION[column].one(ProductOption, tenant=tenant, **{column: value})
+
+
+def options_of(product: Product) -> list[ProductOption]:
+    """Returns the options of a product, by option code."""
+    found = _OPTIONS.all(ProductOption, tenant=product.tenant, product_code=product.product_code)
+    return sorted(found, key=lambda option: option.option_code)
+
+
+def only_option(tenant: int, product_id: int) -> ProductOption | None:
+    """Returns the option of a product that has just one."""
+    product = product_with(tenant, "product_id", product_id)
+    code = product and product.product_code
+    return _OPTIONS.only(ProductOption, tenant=tenant, product_code=code) if code else None
+
+
 def _known(tenant: int, store: str) -> Store:
     known = find(tenant, store)
     if known is None:
@@ -154,15 +181,8 @@ def _complete(
 
 
 def _find_product(tenant: int, product_code: str) -> tuple[Product, list[ProductOption]] | None:
-    product = Product.get_or_none(
-        (Product.tenant == tenant) & (Product.product_code == product_code)
-    )
-    if product is None:
-        return None
-    options = ProductOption.select().where(
-        (ProductOption.tenant == tenant) & (ProductOption.product_code == product_code)
-    )
-    return product, sorted(options, key=lambda option: option.option_code)
+    product = product_with(tenant, "product_code", product_code)
+    return None if product is None else (product, options_of(product))
 
 
 def _same(
@@ -180,11 +200,11 @@ def _same(
 
 def _refuse_taken(product: Product, options: list[ProductOption]) -> None:
     tenant = product.tenant
-    if Product.get_or_none((Product.tenant == tenant) & (Product.product_id == product.product_id)):
+    if product_with(tenant, "product_id", product.product_id):
         raise AlreadyExists(f"product id {product.product_id} is taken")
-    for name, taken in _TAKEN.items():
+    for name in _OPTION:
         values = [value for option in options if (value := getattr(option, name)) is not None]
         if len(set(values)) < len(values):
             raise AlreadyExists(f"{name} appears twice")
-        if any(taken.row(tenant=tenant, **{name: value}) for value in values):
+        if any(option_with(tenant, name, value) for value in values):
             raise AlreadyExists(f"{name} is taken by another option")

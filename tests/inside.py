@@ -20,6 +20,7 @@ from invariants import assert_invariants
 
 from server import app
 from server.config import Config
+from server.worker import Worker
 from storage.database import Options, close_database, open_database
 from storage.engine import Engine
 from storage.row import DB
@@ -127,6 +128,15 @@ class Served:
         """Runs a unit of storage code in the server's engine."""
         result: T = self.run(self.app.engine.write(unit))
         return result
+
+    def new_worker(self) -> Worker:
+        """Starts another worker beside the server's own."""
+
+        async def start() -> Worker:
+            return Worker(self.app.engine)
+
+        worker: Worker = self.run(start())
+        return worker
 
     def close(self) -> None:
         """Stops the server as SIGTERM does."""

@@ -14,7 +14,7 @@ from till.v1 import order_pb2 as pb
 
 from server import development
 from server.config import Config
-from server.worker import CHORES_BATCH, Worker
+from server.worker import CHORES_BATCH
 from storage import ids, lifecycle, once, tenant
 from storage.errors import KeyReused, NotFound
 from storage.tables import ApiClient, IdempotencyKey, Order
@@ -90,11 +90,8 @@ def test_the_worker_forgets_as_many_keys_as_have_grown_old(served: Served) -> No
             mine = (IdempotencyKey.tenant == TENANT) & (IdempotencyKey.key == f"{number}")
             IdempotencyKey.update(create_ms=number).where(mine).execute()
 
-    async def start() -> Worker:
-        return Worker(served.app.engine)
-
     served.write(used_long_ago)
-    worker = served.run(start())
+    worker = served.new_worker()
     eventually(lambda: empty(served))
     served.run(worker.close())
 

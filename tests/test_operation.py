@@ -14,7 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 from inside import TENANT, Book, Served, at_once, refused
 from till.v1 import draft_item_pb2, order_pb2
 
-from server.worker import BATCH, Worker
+from server.worker import BATCH
 from storage import draft_item, ids, operation
 from storage.errors import NotFound, Race
 from storage.operation import Refused
@@ -109,13 +109,10 @@ def test_waiting_ends_with_the_time_and_not_before_the_end(inner: Stubs, served:
 
     assert [state(wait(inner, name, seconds)) for seconds in (0, 0.05, -1)] == ["PENDING"] * 3
 
-    async def start() -> Worker:
-        return Worker(served.app.engine)
-
     answers = inner.operations.WaitOperation.future(
         pb.WaitOperationRequest(name=name, timeout=Duration(seconds=60))
     )
-    other = served.run(start())
+    other = served.new_worker()
     assert state(answers.result()) == "SUCCEEDED", "though another worker applied it"
     served.run(other.close())
 

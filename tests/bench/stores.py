@@ -65,7 +65,7 @@ def copy(source: Path, target: Path) -> Path:
 
 def into_memory(database: Path) -> None:
     """Reads a store's files once, as a book in use would have been: a kernel may take the memory of
-    files that rest (Linux's DAMON here after two minutes), and the disk be measured instead.
+    files that rest (Linux's DAMON does, within minutes), and the disk be measured instead.
     """
     for path in database.parent.glob(f"{database.name}*"):
         with path.open("rb", buffering=0) as file:
