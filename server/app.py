@@ -27,7 +27,7 @@ from till.v1 import (
 )
 
 from server import development
-from server.accept import Acceptors
+from server.accept import Acceptors, new_server
 from server.access import Access
 from server.call import Gate
 from server.checkout import CheckoutServicer
@@ -96,7 +96,7 @@ async def build(config: Config) -> App:
     engine = Engine(config.database, config.queue_max, config.options())
     await engine.write(lambda: _prepare(config))
     worker = Worker(engine)
-    server = grpc.aio.server(options=_OPTIONS)
+    server = new_server(_OPTIONS)
     methods = _register(server, engine, worker, config)
     healthy = await _serve_health(server)
     port = _listen(server, config)

@@ -7,8 +7,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
+import pytest
 
-from server.accept import AHEAD, LASTS_SECONDS, Acceptors
+from server.accept import AHEAD, LASTS_SECONDS, Acceptors, Wakes, new_server
 
 CALLS = AHEAD - 4
 PASSES = 4
@@ -25,7 +26,7 @@ async def serving(
     method: Any = say, *, ahead: bool = True, encode: Any = bytes
 ) -> AsyncIterator[Any]:
     """Serves one method and yields a call of it."""
-    server = grpc.aio.server()
+    server = new_server()
     handlers = {"Say": grpc.unary_unary_rpc_method_handler(method, bytes, encode)}
     server.add_registered_method_handlers("test.Echo", handlers)
     port = server.add_insecure_port("127.0.0.1:0")
@@ -60,6 +61,20 @@ def test_calls_that_stand_in_line_are_taken_together() -> None:
 
 def test_without_acceptors_they_are_taken_one_by_one() -> None:
     assert asyncio.run(begun(ahead=False)) < CALLS // 2
+
+
+def test_the_loop_is_woken_once_by_all_that_happened_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    heard, recv = [], Wakes.recv
+
+    def hear(wakes: Wakes, size: int) -> bytes:
+        heard.append(recv(wakes, size))
+        return heard[-1]
+
+    monkeypatch.setattr(Wakes, "recv", hear)
+    asyncio.run(begun(ahead=True))
+    assert max(len(wakes) for wakes in heard) >= CALLS
 
 
 def test_acceptors_end_with_the_server() -> None:
