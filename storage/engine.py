@@ -13,9 +13,9 @@ from typing import TypeVar
 from storage import database, migrate
 from storage.batch import Batches
 from storage.errors import Overloaded
+from storage.group_commit import GroupCommit
 from storage.pool import Pool
 from storage.row import DB
-from storage.sqlite import GroupCommit
 from storage.unit import Job
 
 T = TypeVar("T")

@@ -93,7 +93,7 @@ def _write_together(batch: list[Job]) -> bool:
         _undo(error)
         for job in batch:
             job.doubt = committing and _lost(error) and job.error is None
-            job.error, job.events = None, []
+            job.forget()
         return False
     for job in batch:
         job.committed()

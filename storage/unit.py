@@ -53,6 +53,10 @@ class Job:
             self.error = Overloaded("the caller's time was over before the write began")
         return self.error is None and not self.future.cancelled()
 
+    def forget(self) -> None:
+        """Is as before its unit ran; that run was undone with others'."""
+        self.error, self.events, self.learned = None, [], []
+
     def committed(self) -> None:
         """Lets the unit remember what is true from now on."""
         for action in self.learned if self.error is None else ():

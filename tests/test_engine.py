@@ -16,8 +16,8 @@ from storage import ids, store
 from storage.database import Options
 from storage.engine import Engine
 from storage.errors import NotFound, Overloaded
+from storage.group_commit import CAREFUL_BATCHES, CHECKPOINT_UNITS
 from storage.sql import insert
-from storage.sqlite import CHECKPOINT_UNITS
 from storage.tables import Store
 
 WAL_HEADER, FRAME_HEADER, PAGE = 32, 24, 4096
@@ -112,6 +112,43 @@ def test_a_unit_that_raises_leaves_its_neighbours_their_one_commit(sqlite_book: 
 
     assert stores(sqlite_book.url) == {"a", "b", "d"}
     assert commits(sqlite_book.url) - before == 2
+
+
+def runs_beside(book: Book, refused: Callable[[], object]) -> int:
+    """Returns how often a unit runs whose neighbour in the batch is refused."""
+    ran: list[int] = []
+
+    async def run(started: threading.Event, go: threading.Event) -> None:
+        first = asyncio.ensure_future(book.engine.write(lambda: (started.set(), go.wait(60))))
+        await asyncio.to_thread(started.wait)
+        batch = [asyncio.ensure_future(book.engine.write(lambda: ran.append(1)))]
+        batch += [asyncio.ensure_future(book.engine.write(refused))]
+        await asyncio.sleep(0)
+        go.set()
+        *_, error = await asyncio.gather(first, *batch, return_exceptions=True)
+        assert isinstance(error, NotFound)
+
+    book.run(run(threading.Event(), threading.Event()))
+    return len(ran)
+
+
+def test_a_batch_starts_over_only_for_a_unit_that_wrote_before_it_was_refused(
+    sqlite_book: Book,
+) -> None:
+    reads, writes = then(owned(Store).count, NotFound("no")), then(add("x"), NotFound("no"))
+
+    assert [runs_beside(sqlite_book, unit) for unit in (reads, writes)] == [1, 2]
+    assert "x" not in stores(sqlite_book.url)
+
+
+def test_refusals_that_come_in_crowds_undo_only_themselves(sqlite_book: Book) -> None:
+    refused = then(add("x"), NotFound("no"))
+    runs_beside(sqlite_book, refused)
+
+    assert runs_beside(sqlite_book, refused) == 1
+    for number in range(CAREFUL_BATCHES):
+        sqlite_book.write(add(f"quiet-{number}"))
+    assert runs_beside(sqlite_book, refused) == 2, "and later it is worth a try again"
 
 
 def test_a_refused_unit_that_is_alone_leaves_nothing(book: Book) -> None:

@@ -13,7 +13,7 @@ from databases import connect, file_of, held, log_of
 from inside import TENANT, Book, opened, owned
 from test_engine import add, assert_in_the_file, stores, together
 
-from storage import checkout, sqlite
+from storage import checkout, group_commit, sqlite
 from storage.database import open_database
 from storage.errors import OutcomeUnknown, Overloaded
 from storage.row import DB
@@ -108,7 +108,7 @@ def test_a_checkpoint_that_fails_loses_nothing_and_is_made_up_for(
         assert "a checkpoint failed" in caplog.text
 
     def crowd(name: str) -> list[Callable[[], str]]:
-        return [add(f"{name}-{number}") for number in range(sqlite.CHECKPOINT_UNITS)]
+        return [add(f"{name}-{number}") for number in range(group_commit.CHECKPOINT_UNITS)]
 
     with closing(connect(sqlite_book.url, writing=True)) as other:
         other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
