@@ -189,7 +189,7 @@ def _number(events: list[event.Waiting]) -> None:
 def _undo(cause: BaseException) -> None:
     """Takes a unit back; when SQLite has taken back everything (the disk is full), says why."""
     try:
-        DB.execute_sql("ROLLBACK TO unit")
+        execute("ROLLBACK TO unit")
     except DatabaseError:
         raise DatabaseError(f"the transaction was lost: {cause}") from cause
 
