@@ -59,10 +59,12 @@ class Acceptors:
     def __init__(self, server: grpc.aio.Server, methods: Mapping[str, Any]) -> None:
         """`methods` are those registered with the server, which has been started."""
         self._server = server._server  # type: ignore[attr-defined]
-        self._tasks = Tasks()
-        for name, handler in methods.items():
-            for _ in range(0 if handler.stream_stream else AHEAD):
-                self._tasks.begin(self._accept(name.encode(), handler))
+        self._exchanges = Exchanges()
+        self._tasks = [
+            self._exchanges.loop.create_task(self._accept(name.encode(), handler))
+            for name, handler in methods.items()
+            for _ in range(0 if handler.stream_stream else AHEAD)
+        ]
 
     async def _accept(self, name: bytes, handler: Any) -> None:
         while self._server.is_running():
@@ -70,21 +72,44 @@ class Acceptors:
                 call = await self._server._request_registered_call(name)
             except cygrpc._RequestCallError:  # its caller is gone already, or the server stops
                 continue
-            self._tasks.begin(Exchange(call, self._tasks).answer(handler))
+            self._exchanges.begin(call, handler)
 
 
-class Tasks:
-    """Tasks that nobody awaits: the loop itself would let a waiting task be collected."""
+class Exchanges:
+    """The exchanges that have begun, each held until its end: the loop itself would let a waiting
+    task be collected. One timer looks after all of them, because one each is a fiftieth of a call.
+    """
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
-        self._held: set[asyncio.Task[None]] = set()
+        self._begun: dict[Exchange, float] = {}
+        self._looks = False
 
-    def begin(self, work: Any) -> None:
-        """Starts a task and holds it until it ends."""
-        task = self.loop.create_task(work)
-        self._held.add(task)
-        task.add_done_callback(self._held.discard)
+    def begin(self, call: Any, handler: Any) -> None:
+        """Starts to answer a call."""
+        exchange = Exchange(call, self)
+        exchange.task = self.loop.create_task(exchange.answer(handler))
+        self._begun[exchange] = self.loop.time()
+        self._look_later()
+
+    def end(self, exchange: "Exchange") -> None:
+        """Lets go of an exchange that is over."""
+        del self._begun[exchange]
+
+    def _look_later(self) -> None:
+        if not self._looks and self._begun:
+            self._looks = True
+            self.loop.call_later(LASTS_SECONDS, self._look)
+
+    def _look(self) -> None:
+        """Has those that last watched, the oldest first."""
+        late = self.loop.time() - LASTS_SECONDS
+        for exchange, since in self._begun.items():
+            if since > late:
+                break
+            exchange.watch()
+        self._looks = False
+        self._look_later()
 
 
 class Exchange:
@@ -94,35 +119,29 @@ class Exchange:
     own server makes two, or three when a method gives headers: each is a trip through the poller.
     """
 
-    __slots__ = ("_call", "_context", "_headers", "_tasks", "_watched")
+    __slots__ = ("_answered", "_call", "_context", "_exchanges", "_headers", "_watcher", "task")
 
-    def __init__(self, call: Any, tasks: Tasks) -> None:
-        self._call, self._tasks = call, tasks
-        self._context = cygrpc._ServicerContext(call, None, None, tasks.loop)
+    def __init__(self, call: Any, exchanges: Exchanges) -> None:
+        self._call, self._exchanges = call, exchanges
+        self._context = cygrpc._ServicerContext(call, None, None, exchanges.loop)
         self._headers: tuple[Any, ...] = ()
-        self._watched = False
+        self.task: asyncio.Task[None] | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._answered = False
 
     async def answer(self, handler: Any) -> None:
         """Has the method answer, and sends that."""
-        received = await cygrpc._receive_message(self._call, self._tasks.loop)
-        if received is None:  # its caller is gone already
-            return
-        task = asyncio.current_task()
-        watching = self._tasks.loop.call_later(LASTS_SECONDS, self._watch, task)
         try:
-            answer = await handler.unary_unary(handler.request_deserializer(received), self)
-            end = (handler.response_serializer(answer), 0, "", ())
-        except _Aborted as aborted:
-            end = (None, *aborted.args)
-        except Exception as error:  # an answer that cannot be written
-            log.error("unexpected", exc_info=error)
-            end = (None, grpc.StatusCode.INTERNAL.value[0], "internal error", ())
+            received = await cygrpc._receive_message(self._call, self._exchanges.loop)
+            if received is not None:  # its caller is there still
+                await self._send(*await self._ask(handler, received))
         finally:
-            watching.cancel()
-        # What was accepted together is answered, then sent together: each step finds its code in
-        # the caches still.
-        await asyncio.sleep(0)
-        await self._send(*end)
+            self._exchanges.end(self)
+
+    def watch(self) -> None:
+        """Asks from now on whether the caller is there still, while the method is at work."""
+        if self._watcher is None and not self._answered:
+            self._watcher = self._exchanges.loop.create_task(self._stop_with_caller())
 
     def invocation_metadata(self) -> Any:
         """Returns the headers of the request."""
@@ -143,30 +162,42 @@ class Exchange:
         """Ends the call with a refusal."""
         raise _Aborted(code.value[0], details, trailer)
 
+    async def _ask(self, handler: Any, received: bytes) -> tuple[bytes | None, int, str, Any]:
+        """Returns what the method answers: a message or none, and a status."""
+        try:
+            answer = await handler.unary_unary(handler.request_deserializer(received), self)
+            return handler.response_serializer(answer), 0, "", ()
+        except _Aborted as aborted:
+            return (None, *aborted.args)
+        except Exception as error:  # an answer that cannot be written
+            log.error("unexpected", exc_info=error)
+            return None, grpc.StatusCode.INTERNAL.value[0], "internal error", ()
+        finally:
+            self._answered = True
+
     async def _send(self, answer: bytes | None, code: int, details: str, trailer: Any) -> None:
+        # What was accepted together is answered, then sent together: each step finds its code in
+        # the caches still.
+        await asyncio.sleep(0)
         steps = [cygrpc.SendInitialMetadataOperation(self._headers, _NO_FLAGS)]
         if answer is not None:
             steps.append(cygrpc.SendMessageOperation(answer, _NO_FLAGS))
         steps.append(cygrpc.SendStatusFromServerOperation(trailer, code, details, _NO_FLAGS))
-        if not self._watched:
+        if self._watcher is None:
             steps.append(cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS))
         await self._do(*steps)
 
-    def _watch(self, task: Any) -> None:
-        self._watched = True
-        self._tasks.begin(self._stop_with_caller(task))
-
-    async def _stop_with_caller(self, task: Any) -> None:
+    async def _stop_with_caller(self) -> None:
         """Stops the method of a call that its caller gave up."""
         closed = cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS)
         await self._do(closed)
-        if closed.cancelled():
-            task.cancel()
+        if closed.cancelled() and self.task is not None:
+            self.task.cancel()
 
     async def _do(self, *steps: Any) -> None:
         """Has gRPC take some steps at once; a caller that went away hears nothing."""
         with suppress(cygrpc.ExecuteBatchError):
-            await cygrpc.execute_batch(self._call, steps, self._tasks.loop)
+            await cygrpc.execute_batch(self._call, steps, self._exchanges.loop)
 
 
 class _Aborted(BaseException):
