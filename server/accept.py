@@ -17,7 +17,7 @@ import structlog
 from grpc._cython import cygrpc  # type: ignore[attr-defined] # what grpc.aio itself is made of
 
 log = structlog.get_logger("till.call")
-AHEAD = 16
+AHEAD = 32
 """Calls of a method that may be handed over at once; more of them would not fit the caches."""
 LASTS_SECONDS = 0.05
 """How long a call takes before it is asked whether its caller is there still."""
