@@ -16,7 +16,7 @@ from storage import event
 from storage.batch import Batches
 from storage.errors import OutcomeUnknown, Overloaded, Race
 from storage.row import DB
-from storage.sql import execute
+from storage.sql import execute, execute_each
 from storage.unit import Job, perform
 
 T = TypeVar("T")
@@ -183,7 +183,7 @@ def _run_from_savepoint(job: Job) -> None:
 def _number(events: list[event.Waiting]) -> None:
     """Writes the events of a whole batch; SQLite's one writer holds every tenant's tip anyway."""
     for text, rows in event.closing(events):
-        DB.cursor().executemany(text, rows)
+        execute_each(text, rows)
 
 
 def _undo(cause: BaseException) -> None:

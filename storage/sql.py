@@ -144,6 +144,12 @@ def execute(text: str, values: Sequence[object] = ()) -> Any:
     return cursor
 
 
+def execute_each(text: str, rows: Sequence[Sequence[object]]) -> None:
+    """Runs a statement on this thread's connection once with each row of parameters."""
+    with peewee_errors:
+        DB.obj.cursor().executemany(text, rows)
+
+
 def insert(row: Model) -> None:
     """Inserts a row as it is; columns that were not set take their defaults."""
     _insert(type(row), row.__data__)

@@ -13,7 +13,7 @@ from databases import connect, file_of, held, log_of
 from inside import TENANT, Book, opened, owned
 from test_engine import add, assert_in_the_file, stores, together
 
-from storage import checkout, group_commit, sqlite
+from storage import checkout, event, group_commit, sqlite
 from storage.database import open_database
 from storage.errors import OutcomeUnknown, Overloaded
 from storage.row import DB
@@ -74,13 +74,21 @@ def test_a_busy_database_is_told_and_nothing_begins(
     assert stores(book.url) == {"c"}
 
 
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda: checkout.note(TENANT, "x" * 100_000, []),
+        lambda: event.record(TENANT, "store.created", "x" * 100_000),  # is written with the commit
+    ],
+    ids=["a row", "an event"],
+)
 def test_a_lost_transaction_answers_everyone_of_its_batch(
-    sqlite_book: Book, caplog: pytest.LogCaptureFixture
+    sqlite_book: Book, caplog: pytest.LogCaptureFixture, write: Callable[[], None]
 ) -> None:
     def fill() -> None:
         (pages,) = DB.execute_sql("PRAGMA page_count").fetchone()
         DB.execute_sql(f"PRAGMA max_page_count={pages}")
-        checkout.note(TENANT, "x" * 100_000, [])
+        write()
 
     sqlite_book.write(add("before"))
     made = together(sqlite_book, add("alone"), add("a"), fill, add("b"))

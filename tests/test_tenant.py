@@ -198,5 +198,5 @@ def test_sql_is_run_in_the_one_place_that_looks() -> None:
         path.name for path in (ROOT / "storage").glob("*.py") if running.search(path.read_text())
     }
     # Besides: the schema, and the whole book at once; neither is anybody's query.
-    whole = {"ddl.py", "group_commit.py", "lease.py", "migrate.py", "pool.py", "portable.py"}
+    whole = {"ddl.py", "lease.py", "migrate.py", "pool.py", "portable.py"}
     assert names <= {"sql.py"} | whole | {p.name for p in (ROOT / "storage").glob("*sql*.py")}
