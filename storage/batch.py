@@ -7,12 +7,15 @@ import os
 import queue
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
 from storage.row import DB
 from storage.unit import Job
 
+LOOK_SECONDS = 0.002
+"""How often a batch that waits is looked at."""
 QUIET_SECONDS = 0.004
 """How long nobody must come for a batch to wait for nobody."""
 LATE_SECONDS = 0.001
@@ -32,18 +35,22 @@ class Batches:
         size_max: int,
         linger_seconds: float,
         name: str,
+        busy_share: float = 0.0,
     ) -> None:
         """`run` leaves in every job of a batch its result or its error.
 
-        A batch waits `linger_seconds` at most for as many jobs as there are callers.
+        A batch waits `linger_seconds` at most for as many jobs as there are callers, and not while
+        the process uses less than `busy_share` of a core: it then has time for small ones.
         """
         self._loop = asyncio.get_running_loop()
-        self._run, self._size_max, self._linger = run, size_max, linger_seconds
+        self._run, self._size_max = run, size_max
+        self._linger, self._busy_share = linger_seconds, busy_share
         self._waiting: list[Job] = []
         self._expected = 1
         self._idle = threads
         self._timer: asyncio.TimerHandle | None = None
-        self._until, self._due, self._noted = 0.0, 0.0, 0
+        self._until = self._heard = self._looked = self._spent = 0.0
+        self._noted = 0
         self.calls = 0
         """Counts whatever the engine is asked for: while that moves, more jobs may come."""
         self._handover: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
@@ -78,23 +85,31 @@ class Batches:
         while self._idle and len(self._waiting) >= self._enough():
             self._hand_over()
         if self._idle and self._waiting and self._timer is None:
-            self._until = self._loop.time() + (STALL_SECONDS if self._busy() else self._linger)
-            self._wait()
+            now = self._loop.time()
+            self._until = now + (STALL_SECONDS if self._busy() else self._linger)
+            self._noted, self._heard = self.calls, now
+            self._wait(now)
 
-    def _wait(self) -> None:
-        self._noted, self._due = self.calls, self._loop.time() + QUIET_SECONDS
-        self._timer = self._loop.call_at(self._due, self._look)
+    def _wait(self, now: float) -> None:
+        self._looked, self._spent = now, time.process_time()
+        self._timer = self._loop.call_at(now + LOOK_SECONDS, self._look)
 
     def _look(self) -> None:
         """Hands the batch over when nobody has come for a while, or it has waited long enough. A
         loop that is late was at work: whoever came meanwhile was not heard.
         """
         now = self._loop.time()
-        crowd = self.calls != self._noted or now > self._due + LATE_SECONDS or self._busy()
-        if crowd and now < self._until:
-            self._wait()
+        if self.calls != self._noted or now > self._looked + LOOK_SECONDS + LATE_SECONDS:
+            self._noted, self._heard = self.calls, now
+        crowd = now - self._heard < QUIET_SECONDS and not self._has_time(now - self._looked)
+        if (crowd or self._busy()) and now < self._until:
+            self._wait(now)
         else:
             self._hand_over()
+
+    def _has_time(self, seconds: float) -> bool:
+        """Says whether the process used so little of the last seconds that waiting only delays."""
+        return time.process_time() - self._spent < self._busy_share * seconds
 
     def _busy(self) -> bool:
         return self._idle < len(self._threads)

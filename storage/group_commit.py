@@ -26,6 +26,8 @@ BATCH_MAX = 256
 """Units a commit may carry."""
 LINGER_SECONDS = 0.008
 """How long a batch may wait for as many units as there are writers."""
+BUSY_SHARE = 0.7
+"""What the process must use of a core for a batch to wait at all."""
 CHECKPOINT_UNITS = 256
 """Units after which a checkpoint begins beside the next commits."""
 CAREFUL_BATCHES = 16
@@ -47,6 +49,7 @@ class GroupCommit:
             size_max=BATCH_MAX,
             linger_seconds=LINGER_SECONDS,
             name="till-writer",
+            busy_share=BUSY_SHARE,
         )
 
     def snapshot(self, query: Callable[[], T]) -> T:
