@@ -82,14 +82,14 @@ class Exchanges:
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
-        self._begun: dict[Exchange, float] = {}
+        self._begun: dict[Exchange, tuple[float, asyncio.Task[None]]] = {}
         self._looks = False
 
     def begin(self, call: Any, handler: Any) -> None:
         """Starts to answer a call."""
         exchange = Exchange(call, self)
-        exchange.task = self.loop.create_task(exchange.answer(handler))
-        self._begun[exchange] = self.loop.time()
+        task = self.loop.create_task(exchange.answer(handler))
+        self._begun[exchange] = self.loop.time(), task
         self._look_later()
 
     def end(self, exchange: "Exchange") -> None:
@@ -104,10 +104,10 @@ class Exchanges:
     def _look(self) -> None:
         """Has those that last watched, the oldest first."""
         late = self.loop.time() - LASTS_SECONDS
-        for exchange, since in self._begun.items():
+        for exchange, (since, task) in self._begun.items():
             if since > late:
                 break
-            exchange.watch()
+            exchange.watch(task)
         self._looks = False
         self._look_later()
 
@@ -119,13 +119,12 @@ class Exchange:
     own server makes two, or three when a method gives headers: each is a trip through the poller.
     """
 
-    __slots__ = ("_at_work", "_call", "_context", "_exchanges", "_headers", "_watcher", "task")
+    __slots__ = ("_at_work", "_call", "_context", "_exchanges", "_headers", "_watcher")
 
     def __init__(self, call: Any, exchanges: Exchanges) -> None:
         self._call, self._exchanges = call, exchanges
         self._context = cygrpc._ServicerContext(call, None, None, exchanges.loop)
         self._headers: tuple[Any, ...] = ()
-        self.task: asyncio.Task[None] | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._at_work = False
 
@@ -138,10 +137,10 @@ class Exchange:
         finally:
             self._exchanges.end(self)
 
-    def watch(self) -> None:
+    def watch(self, task: "asyncio.Task[None]") -> None:
         """Asks from now on whether the caller is there still, while the method is at work."""
         if self._watcher is None and self._at_work:
-            self._watcher = self._exchanges.loop.create_task(self._stop_with_caller())
+            self._watcher = self._exchanges.loop.create_task(self._stop_with_caller(task))
 
     def invocation_metadata(self) -> Any:
         """Returns the headers of the request."""
@@ -188,12 +187,12 @@ class Exchange:
             steps.append(cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS))
         await self._do(*steps)
 
-    async def _stop_with_caller(self) -> None:
+    async def _stop_with_caller(self, task: "asyncio.Task[None]") -> None:
         """Stops the method of a call that its caller gave up."""
         closed = cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS)
         await self._do(closed)
-        if closed.cancelled() and self._at_work and self.task is not None:
-            self.task.cancel()
+        if closed.cancelled() and self._at_work:
+            task.cancel()
 
     async def _do(self, *steps: Any) -> None:
         """Has gRPC take some steps at once; a caller that went away hears nothing."""

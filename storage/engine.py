@@ -2,7 +2,7 @@
 
 A unit is a plain function over the tables. It runs inside a transaction it does not see, may be
 run again, and either returns or raises; what raises leaves no trace. Which database that is stands
-in storage/sqlite.py and storage/mysql.py, and nowhere else.
+in storage/group_commit.py and storage/pool.py, and what lies below them.
 """
 
 import asyncio

@@ -31,7 +31,7 @@ BUSY_SHARE = 0.7
 CHECKPOINT_UNITS = 256
 """Units after which a checkpoint begins beside the next commits."""
 CAREFUL_BATCHES = 16
-"""Batches with savepoints after one that had to be undone for want of them: refusals come in
+"""Batches with savepoints from the one on that had to be undone for want of them: refusals come in
 crowds."""
 TRIES_MAX = 2
 """How often a unit runs that another process's units keep overtaking."""
@@ -120,7 +120,8 @@ def _commit(batch: list[Job], run: Callable[[Job], None]) -> bool:
     try:
         execute("BEGIN IMMEDIATE")
     except DatabaseError as error:
-        return _fail(batch, Overloaded("the database is busy"), error)
+        _fail(batch, Overloaded("the database is busy"), error)
+        return True
     try:
         for job in batch:
             if job.wanted():
@@ -133,7 +134,8 @@ def _commit(batch: list[Job], run: Callable[[Job], None]) -> bool:
         return False
     except DatabaseError as error:  # the transaction is gone: nothing of the batch was kept
         _roll_back()
-        return _fail(batch, Overloaded("the database could not write"), error)
+        _fail(batch, Overloaded("the database could not write"), error)
+        return True
     try:
         execute("COMMIT")
     except DatabaseError as error:
@@ -197,11 +199,10 @@ def _undo(cause: BaseException) -> None:
         raise DatabaseError(f"the transaction was lost: {cause}") from cause
 
 
-def _fail(batch: list[Job], refusal: Exception, cause: Exception) -> bool:
+def _fail(batch: list[Job], refusal: Exception, cause: Exception) -> None:
     log.error("a batch of %d writes failed: %s", len(batch), cause)
     for job in batch:
         job.error = refusal
-    return True
 
 
 def _roll_back() -> None:
