@@ -12,6 +12,8 @@ from google.protobuf.message import Message
 from server.errors import InvalidRequest
 
 _validator = protovalidate.Validator()
+# What a pattern asks for, by a part that only it has: callers need the rule, not its machine.
+_PATTERNS = (("[:space:]", "must not be blank"), ("[Tt ]", "must be an RFC 3339 time"))
 
 
 class Violation(NamedTuple):
@@ -39,15 +41,16 @@ def violations(request: Message) -> list[Violation]:
 
 def _tell(message: Any, violation: Any) -> Violation:
     elements = violation.field.elements if violation.field else []
-    rule = str(violation.rule_id)
-    missing = rule == "required" or (rule == "string.min_len" and " 1 " in violation.message)
-    text = "is required" if missing else _sentence(rule, str(violation.message))
-    return Violation(_path(message, elements), rule, text)
+    return Violation(_path(message, elements), str(violation.rule_id), _sentence(violation))
 
 
-def _sentence(rule: str, message: str) -> str:
-    """Keeps regular expressions from callers: they asked for a rule, not for its machine."""
-    return "must not be blank" if rule == "string.pattern" else message
+def _sentence(violation: Any) -> str:
+    rule, message = str(violation.rule_id), str(violation.message)
+    if rule == "required" or (rule == "string.min_len" and " 1 " in message):
+        return "is required"
+    if rule == "string.pattern":
+        return next(words for part, words in _PATTERNS if part in message)
+    return message
 
 
 def _path(message: Any, elements: list[Any]) -> str:

@@ -55,9 +55,10 @@ def columns(given: Message, names: tuple[str, ...], path: str = "") -> dict[str,
 
     Raises InvalidField.
     """
-    found = {name: getattr(given, name) for name in names}
-    for name in _wrappers(given.DESCRIPTOR, names):
-        found[name] = found[name].value if given.HasField(name) else None
+    bare, wrappers = _kinds(given.DESCRIPTOR, names)
+    found = {name: getattr(given, name) for name in bare}
+    for name in wrappers:
+        found[name] = getattr(given, name).value if given.HasField(name) else None
     for name in _MONEY:
         if found.get(name) is not None:
             found[name] = money.micros(path + name, found[name])
@@ -65,8 +66,10 @@ def columns(given: Message, names: tuple[str, ...], path: str = "") -> dict[str,
 
 
 @cache
-def _wrappers(message: Any, names: tuple[str, ...]) -> list[str]:
-    return [name for name in names if message.fields_by_name[name].message_type]
+def _kinds(message: Any, names: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """Returns which fields of a message are values, and which are wrappers."""
+    wrappers = [name for name in names if message.fields_by_name[name].message_type]
+    return [name for name in names if name not in wrappers], wrappers
 
 
 def _amount(micros: int | None) -> float | None:

@@ -6,15 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 import orjson
-from peewee import IntegrityError
+from peewee import Case, IntegrityError
 
 from storage import event, ids, operation
 from storage.errors import DraftNotOrderable, KeyReused, NotFound, Race
 from storage.once import Claim, once
 from storage.operation import Refused
-from storage.sql import Prepared, insert, param, rows_with
+from storage.sql import Prepared, insert, param, rows_with, upsert
 from storage.tables import Draft, DraftItem, OrderItem
 
+_IS_OPEN = Draft.order_id.is_null() & Draft.delete_ms.is_null()
 _SERVER_FIELDS = {"idempotency_key", "revision", "create_ms", "update_ms"}
 _FIND = rows_with(DraftItem, "item")
 _TAKEN_BACK = Prepared(
@@ -26,7 +27,20 @@ _ITEMS = rows_with(DraftItem, "draft")
 _DRAFT = rows_with(Draft, "draft")
 _MEET = Prepared(
     lambda: Draft.update(item_changes=Draft.item_changes + 1).where(
-        open_draft(param("tenant"), param("draft"))
+        _open_draft(param("tenant"), param("draft"))
+    )
+)
+# A draft that is closed would get no number of changes, which its column refuses.
+_OPEN_OR_MEET = Prepared(
+    lambda: upsert(
+        Draft.insert(
+            tenant=param("tenant"),
+            draft=param("draft"),
+            create_ms=param("now"),
+            update_ms=param("now"),
+        ),
+        [Draft.tenant, Draft.draft],
+        {Draft.item_changes: Case(None, [(_IS_OPEN, Draft.item_changes + 1)])},
     )
 )
 
@@ -109,7 +123,7 @@ def take_for_order(tenant: int, draft: str, order_id: int) -> list[OrderItem]:
     if known is None:
         raise DraftNotOrderable(f"there is no draft {draft}")
     taken = {"order_id": order_id, "revision": Draft.revision + 1, "update_ms": ids.now_ms()}
-    if Draft.update(taken).where(open_draft(tenant, draft)).execute() != 1:
+    if Draft.update(taken).where(_open_draft(tenant, draft)).execute() != 1:
         raise DraftNotOrderable(why_closed(known) or f"draft {draft} was taken just now")
     lines = [_line(item) for item in _items(tenant, draft) if _counts(item)]
     if not lines:
@@ -122,18 +136,12 @@ def find_draft(tenant: int, draft: str) -> Draft | None:
     return _DRAFT.one(Draft, tenant=tenant, draft=draft)
 
 
-def open_draft(tenant: Any, draft: Any) -> Any:
-    """Returns the condition that a draft can still be changed and ordered."""
-    same = (Draft.tenant == tenant) & (Draft.draft == draft)
-    return same & Draft.order_id.is_null() & Draft.delete_ms.is_null()
-
-
 def meet(tenant: int, draft: str) -> None:
     """Makes a change of an item and an order of its draft wait for each other.
 
     Raises Race when the draft was ordered or deleted just now.
     """
-    if not _met(tenant, draft):
+    if _MEET.run(tenant=tenant, draft=draft) != 1:
         raise Race(f"draft {draft} is no longer open")
 
 
@@ -149,8 +157,10 @@ def is_deleted(item: DraftItem) -> bool:
     return bool(item.is_deleted or item.deleted_at)
 
 
-def _met(tenant: int, draft: str) -> bool:
-    return _MEET.run(tenant=tenant, draft=draft) == 1
+def _open_draft(tenant: Any, draft: Any) -> Any:
+    """Returns the condition that a draft can still be changed and ordered."""
+    same = (Draft.tenant == tenant) & (Draft.draft == draft)
+    return same & _IS_OPEN
 
 
 def _named(claim: Claim, item: DraftItem, work: Callable[[str], None]) -> str:
@@ -179,22 +189,23 @@ def _write(item: DraftItem) -> Refused | None:
             raise  # a constraint is broken, or another try will do
         told = f"draft item {item.item} exists with other content"
         return None if _content(known) == _content(item) else Refused("ALREADY_EXISTS", told)
-    if not _met(item.tenant, item.draft) and (why := _opened(item)):
+    if why := _why_not_joined(item):
         _TAKEN_BACK.run(tenant=item.tenant, item=item.item)
         return Refused("FAILED_PRECONDITION", why)
     event.record(item.tenant, "draft_item.created", item.item, checkout_draft_id=item.draft)
     return None
 
 
-def _opened(item: DraftItem) -> str:
-    """Opens the draft that an item is the first of; returns why it cannot, for it was closed."""
-    now = item.create_ms
+def _why_not_joined(item: DraftItem) -> str:
+    """Lets an item join its draft, which the first one opens; returns why it cannot, for the draft
+    was closed.
+    """
     try:
-        insert(Draft(tenant=item.tenant, draft=item.draft, create_ms=now, update_ms=now))
+        _OPEN_OR_MEET.run(tenant=item.tenant, draft=item.draft, now=item.create_ms)
     except IntegrityError:
         known = find_draft(item.tenant, item.draft)
         if known is None or not (why := why_closed(known)):
-            raise  # another opened it just now
+            raise Race(f"draft {item.draft} was opened again just now") from None
         return why
     return ""
 

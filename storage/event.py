@@ -30,7 +30,7 @@ _unit = threading.local()
 _ADVANCE = Prepared(
     lambda: upsert(
         EventTip.insert(tenant=param("tenant"), seq=param("count")),
-        EventTip.tenant,
+        [EventTip.tenant],
         {EventTip.seq: EventTip.seq + param("count")},
     )
 )

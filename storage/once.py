@@ -7,7 +7,7 @@ answer, and never meets half of what the first one did.
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from peewee import IntegrityError
 
@@ -20,8 +20,7 @@ KEPT_MS = 7 * 24 * 3600 * 1000
 """How long an answer is remembered; the contract promises 24 hours."""
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """Who asks for what under which key; the fingerprint stands for the meaning of the request."""
 
     tenant: int

@@ -169,11 +169,11 @@ def insertion(model: type[Model], values: dict[Field, Any]) -> ModelInsert:
     return model.insert(values)
 
 
-def upsert(row: ModelInsert, key: Field, change: dict[Field, object]) -> ModelInsert:
+def upsert(row: ModelInsert, key: list[Field], change: dict[Field, object]) -> ModelInsert:
     """Returns an INSERT that makes the change instead where the key is taken."""
     if isinstance(DB.obj, MySQLDatabase):  # finds the key by itself
         return row.on_conflict(update=change)
-    return row.on_conflict(conflict_target=[key], update=change)
+    return row.on_conflict(conflict_target=key, update=change)
 
 
 def tuples(query: Query) -> list[tuple[Any, ...]]:

@@ -25,7 +25,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 class SubmitDraftItemRequest(_message.Message):
     """The item as the document spells it. Numbers may be JSON numbers or strings, booleans `true` or `"true"`.
     Another spelling of a field stands for it where it is missing, and must agree with it where it is not; the
-    rules are those of the field.
+    rules are those of the field. IGNORE_ALWAYS spares the check a look into messages for which there is no rule.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
