@@ -33,6 +33,7 @@ Lend = Callable[[], AbstractContextManager[str]]
 ROOT = Path(__file__).parent.parent
 BACKENDS = ("sqlite", "mysql")
 PATIENCE_SECONDS = 60.0
+_HELD: list[socket.socket] = []
 ORDER = {
     "requesterId": 1001,
     "userId": 42,
@@ -275,12 +276,15 @@ def environment() -> dict[str, str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Returns ports that nobody listened on a moment ago."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [listener.getsockname()[1] for listener in sockets]
-    for listener in sockets:
-        listener.close()
-    return ports
+    """Returns ports that nobody else is given by chance: until this process ends, the kernel lets
+    only a server that asks for one by its number listen there.
+    """
+    held = [socket.socket() for _ in range(count)]
+    for each in held:
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        each.bind(("127.0.0.1", 0))
+    _HELD.extend(held)
+    return [each.getsockname()[1] for each in held]
 
 
 def _servers(supervisor: int) -> set[int]:
