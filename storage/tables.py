@@ -285,5 +285,10 @@ class EventTip(Row):
 
 
 TABLES: list[type[Row]] = [*Row.__subclasses__()]
-for _table in TABLES:  # a composite key is the table itself, not an index beside it
-    _table._meta.without_rowid = isinstance(_table._meta.primary_key, CompositeKey)
+_APPENDED = {DraftItem, IdempotencyKey, Protocol}
+"""Tables of long rows: SQLite appends those, and keeps only their keys in order. Other rows lie in
+the order of their key, which is the table itself then and not an index beside it.
+"""
+for _table in TABLES:
+    _by_key = isinstance(_table._meta.primary_key, CompositeKey) and _table not in _APPENDED
+    _table._meta.without_rowid = _by_key

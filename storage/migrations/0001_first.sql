@@ -152,7 +152,7 @@ CREATE TABLE `draft_items` (
   `create_ms` BIGINT NOT NULL,
   `update_ms` BIGINT NOT NULL,
   PRIMARY KEY (`tenant`, `draft`, `item`)
-) WITHOUT ROWID;
+);
 CREATE UNIQUE INDEX `draftitem_tenant_item` ON `draft_items` (`tenant`, `item`);
 CREATE TABLE `orders` (
   `tenant` INTEGER NOT NULL,
@@ -252,7 +252,7 @@ CREATE TABLE `protocols` (
   `faults` LONGTEXT NOT NULL,
   `create_ms` BIGINT NOT NULL,
   PRIMARY KEY (`tenant`, `protocol`)
-) WITHOUT ROWID;
+);
 CREATE TABLE `idempotency_keys` (
   `tenant` INTEGER NOT NULL,
   `client` VARCHAR(255) NOT NULL,
@@ -262,7 +262,7 @@ CREATE TABLE `idempotency_keys` (
   `answer` LONGBLOB NOT NULL,
   `create_ms` BIGINT NOT NULL,
   PRIMARY KEY (`tenant`, `client`, `rpc`, `key`)
-) WITHOUT ROWID;
+);
 CREATE INDEX `idempotencykey_create_ms` ON `idempotency_keys` (`create_ms`);
 CREATE TABLE `operations` (
   `tenant` INTEGER NOT NULL,
