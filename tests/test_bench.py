@@ -97,6 +97,8 @@ def test_rounds_are_interleaved() -> None:
     for start in range(0, len(order), len(cases)):
         assert set(order[start : start + len(cases)]) == set(cases)
     assert len({order[start] for start in range(0, len(order), len(cases))}) == 3
+    assert order.index(cases[0]) < order.index(cases[1])
+    assert order.index(cases[0], len(cases)) > order.index(cases[1], len(cases))
 
 
 def test_without_mariadb_its_bar_is_not_measured_and_the_others_are_judged() -> None:

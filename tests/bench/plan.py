@@ -112,11 +112,12 @@ def growth(sizes: tuple[int, ...]) -> list[Case]:
 
 
 def interleaved(cases: list[Case], rounds: int) -> list[Case]:
-    """Returns the cases round by round, each round starting elsewhere, so that what drifts or
-    warms hits all of them alike.
+    """Returns the cases round by round, each round starting elsewhere and every other one going
+    backwards, so that what drifts or warms hits all of them, and both of a pair, alike.
     """
     order: list[Case] = []
     for number in range(rounds):
         start = number * len(cases) // rounds
-        order += cases[start:] + cases[:start]
+        forwards = cases[start:] + cases[:start]
+        order += forwards[::-1] if number % 2 else forwards
     return order
