@@ -7,6 +7,7 @@ import ssl
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -33,7 +34,8 @@ Lend = Callable[[], AbstractContextManager[str]]
 ROOT = Path(__file__).parent.parent
 BACKENDS = ("sqlite", "mysql")
 PATIENCE_SECONDS = 60.0
-_HELD: list[socket.socket] = []
+_HELD: deque[socket.socket] = deque()
+_HELD_MAX = 256
 ORDER = {
     "requesterId": 1001,
     "userId": 42,
@@ -276,9 +278,11 @@ def environment() -> dict[str, str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Returns ports that nobody else is given by chance: until this process ends, the kernel lets
-    only a server that asks for one by its number listen there.
+    """Returns ports that nobody else is given by chance: as long as they are held, until many more
+    were asked for, only a server that names one can listen there.
     """
+    while len(_HELD) > _HELD_MAX:
+        _HELD.popleft().close()
     held = [socket.socket() for _ in range(count)]
     for each in held:
         each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
