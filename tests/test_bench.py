@@ -57,9 +57,11 @@ def recorded() -> dict[str, Any]:
     samples = {}
     for system, rate in rates.items():
         samples[f"{system} mixed"] = three(rate, create=20.0, recent=10.0)
-    for work in plan.TILL_ONLY:
-        kind = plan.WORK[work].partition("=")[0]
-        samples[f"{plan.TILL} {work}"] = three(3000, **{kind: 25.0})
+    for case in plan.ALONE:
+        kind = plan.WORK[case.work].partition("=")[0]
+        samples[case.name] = three(3000, **{kind: 25.0})
+    for system, rate in ((plan.TILL, 4000), (plan.TILL_REST, 3500)):
+        samples[plan.Case(system, "mixed", in_turns=True).name] = three(rate, create=20.0)
     for case in plan.growth(plan.FULL.sizes):
         samples[case.name] = three(2000, create=25.0, recent=5.0)
     return {
@@ -67,6 +69,7 @@ def recorded() -> dict[str, Any]:
         "machine": {"cores": 2, "model": "a machine", "pinned": True},
         "rounds": 3,
         "measure": 3.0,
+        "turns": 3,
         "sizes": list(plan.FULL.sizes),
         "noise": judge.noise(samples),
         "absent": {"MariaDB": "mariadb-server is not installed"},
@@ -82,10 +85,12 @@ def messages() -> Iterator[tuple[str, str]]:
 
 
 def test_the_plan_keeps_to_its_time() -> None:
-    cases = len(plan.cases(mariadb=True))
+    def seconds(how: plan.Plan) -> float:
+        cases = plan.cases(mariadb=True) + plan.growth(how.sizes)
+        return how.seconds(plan.interleaved(cases, how.rounds) + plan.turn_by_turn(how.turns))
 
-    assert plan.FULL.seconds(cases + len(plan.growth(plan.FULL.sizes))) < 9.5 * 60
-    assert plan.QUICK.seconds(cases + len(plan.growth(plan.QUICK.sizes))) < 2 * 60
+    assert seconds(plan.FULL) < 9.5 * 60
+    assert seconds(plan.QUICK) < 2 * 60
 
 
 def test_rounds_are_interleaved() -> None:
@@ -99,6 +104,15 @@ def test_rounds_are_interleaved() -> None:
     assert len({order[start] for start in range(0, len(order), len(cases))}) == 3
     assert order.index(cases[0]) < order.index(cases[1])
     assert order.index(cases[0], len(cases)) > order.index(cases[1], len(cases))
+
+
+def test_a_pair_takes_turns_side_by_side_and_both_are_first_as_often() -> None:
+    order = plan.turn_by_turn(4)
+
+    turns = [tuple(order[start : start + 2]) for start in range(0, len(order), 2)]
+    for pair in plan.PAIRS:
+        assert turns.count(pair) == turns.count(pair[::-1]) == 2
+    assert len(turns) == 4 * len(plan.PAIRS)
 
 
 def test_without_mariadb_its_bar_is_not_measured_and_the_others_are_judged() -> None:
@@ -139,8 +153,8 @@ def test_the_report_tells_everything_measured() -> None:
 
     for system in (*plan.PYTHON_PEERS, plan.TILL, plan.TILL_REST, plan.GO_GROUP, plan.ECHO):
         assert f"| {system} |" in text
-    for work in plan.TILL_ONLY:
-        assert plan.TITLES[work] in text
+    for case in plan.ALONE:
+        assert plan.TITLES[case.work] in text
     assert "| 1,000,000 | 2,000 | 2,000 |" in text
     assert "Not measured: MariaDB (mariadb-server is not installed)." in text
 

@@ -43,7 +43,7 @@ def main() -> int:
 
 
 def run(how: plan.Plan, only: str, side_by_side: bool) -> dict[str, Any]:
-    """Measures every case in interleaved rounds and returns the results."""
+    """Measures every case in interleaved rounds, pairs in turns, and returns the results."""
     with (
         tempfile.TemporaryDirectory(prefix="run-", dir=_made(OUT)) as folder,
         mariadb.running(Path(folder)) as maria,
@@ -55,8 +55,9 @@ def run(how: plan.Plan, only: str, side_by_side: bool) -> dict[str, Any]:
             *(plan.cases(maria is not None) if side_by_side else []),
             *plan.growth(how.sizes),
         ]
-        cases = [case for case in cases if only in case.name]
-        samples = _measure_all(cases, how, found, Path(folder), maria)
+        order = plan.interleaved(cases, how.rounds) + plan.turn_by_turn(how.turns)
+        order = [case for case in order if only in case.name]
+        samples = _measure_all(order, how, found, Path(folder), maria)
         starter.close()
         sizes = _sizes(found)
     absent = dict(starter.absent)
@@ -66,17 +67,16 @@ def run(how: plan.Plan, only: str, side_by_side: bool) -> dict[str, Any]:
 
 
 def _measure_all(
-    cases: list[plan.Case],
+    order: list[plan.Case],
     how: plan.Plan,
     found: dict[str, systems.System],
     folder: Path,
     maria: mariadb.MariaDB | None,
 ) -> dict[str, list[dict[str, Any]]]:
     raw = str(stores.copy(stores.till(plan.STORED), folder / "raw.db"))
-    samples: dict[str, list[dict[str, Any]]] = {case.name: [] for case in cases}
-    order = plan.interleaved(cases, how.rounds)
+    samples: dict[str, list[dict[str, Any]]] = {case.name: [] for case in order}
     processes.settle()
-    say(f"Measuring {len(order)} times, about {how.seconds(len(cases)) / 60:.0f} minutes …")
+    say(f"Measuring {len(order)} times, about {how.seconds(order) / 60:.0f} minutes …")
     for number, case in enumerate(order, 1):
         sample = _measure(case, how, found, raw, maria)
         if sample is None:
@@ -123,6 +123,7 @@ def _results(
         "machine": {"cores": len(processes.CORES), "model": _model(), "pinned": processes.PINNED},
         "rounds": how.rounds,
         "measure": how.measure,
+        "turns": how.turns,
         "sizes": list(how.sizes),
         "noise": judge.noise(samples),
         "absent": absent,

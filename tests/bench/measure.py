@@ -92,6 +92,7 @@ def bytes_an_order(database: Path, begun_bytes: int, stored: int) -> float | Non
 
 
 def _command(system: System, case: plan.Case, how: plan.Plan) -> list[str]:
+    warmup, measured = how.span(case)
     headers = json.dumps(credentials.headers(case.work))
     return [
         # It shares a core with Envoy: as SCHED_BATCH it does not interrupt Envoy at every answer.
@@ -106,8 +107,8 @@ def _command(system: System, case: plan.Case, how: plan.Plan) -> list[str]:
         f"-users={system.users}",
         f"-rows={plan.STOCK_ROWS}",
         # Whoever is asked for the first time opens its connections and fills its caches first.
-        f"-warmup={how.warmup if system.warm else how.warmup + 1}s",
-        f"-measure={how.measure}s",
+        f"-warmup={warmup if system.warm else warmup + 1}s",
+        f"-measure={measured}s",
     ]
 
 

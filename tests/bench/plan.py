@@ -26,6 +26,8 @@ STORED = 100_000
 """Orders in every store before anything is measured."""
 STOCK_ROWS = 1000
 CALLERS = 64
+IN_TURNS = " in turns"
+"""Ends the name of a case that was measured in turns."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,14 @@ class Case:
     system: str
     work: str
     stored: int = STORED
+    in_turns: bool = False
+    """Whether it is one of a pair that takes many short turns."""
 
     @property
     def name(self) -> str:
         """Returns what the results call it."""
         grown = f" at {self.stored:,}" if self.system == GROWN else ""
-        return f"{self.system} {self.work}{grown}"
+        return f"{self.system} {self.work}{grown}{IN_TURNS if self.in_turns else ''}"
 
 
 @dataclass(frozen=True)
@@ -52,14 +56,20 @@ class Plan:
     measure: float
     sizes: tuple[int, ...]
     """Stored orders of the growth curve."""
+    turns: int = 0
+    """How often each of a pair has its turn."""
 
-    def seconds(self, cases: int) -> float:
-        """Returns about how long so many cases take, with half a second to settle after each."""
-        return self.rounds * cases * (self.warmup + self.measure + 0.5)
+    def span(self, case: Case) -> tuple[float, float]:
+        """Returns how long a case is warmed up and then measured, each time."""
+        return (0.2, 0.5) if case.in_turns else (self.warmup, self.measure)
+
+    def seconds(self, order: list[Case]) -> float:
+        """Returns about how long all of this takes, with half a second to settle after each."""
+        return sum(sum(self.span(case)) + 0.5 for case in order)
 
 
-FULL = Plan(rounds=5, warmup=0.5, measure=2.0, sizes=(10_000, 100_000, 1_000_000))
-QUICK = Plan(rounds=2, warmup=0.5, measure=1.0, sizes=(10_000, 100_000))
+FULL = Plan(rounds=5, warmup=0.5, measure=2.0, sizes=(10_000, 100_000, 1_000_000), turns=30)
+QUICK = Plan(rounds=2, warmup=0.5, measure=1.0, sizes=(10_000, 100_000), turns=4)
 GROWTH = Plan(rounds=5, warmup=2.0, measure=5.0, sizes=(10_000, 100_000, 1_000_000, 10_000_000))
 
 TILL = "Till, gRPC"
@@ -93,7 +103,17 @@ SIDE_BY_SIDE = (
     TILL_MARIADB,
     FASTAPI_MARIADB,
 )
-TILL_ONLY = ("reads", "creates", "accepts", "lines", "spread", "hot")
+PAIRS = (
+    (Case(TILL_REST, "mixed", in_turns=True), Case(TILL, "mixed", in_turns=True)),
+    (Case(TILL, "accepts", in_turns=True), Case(TILL, "creates", in_turns=True)),
+)
+"""What lies so close to its bar that a few rounds of a shared machine cannot tell."""
+ALONE = (
+    PAIRS[1][1],
+    PAIRS[1][0],
+    *(Case(TILL, work) for work in ("reads", "lines", "spread", "hot")),
+)
+"""Till's other kinds of work."""
 
 
 def cases(mariadb: bool) -> list[Case]:
@@ -101,7 +121,7 @@ def cases(mariadb: bool) -> list[Case]:
     stands side by side, because a shared machine is faster in one minute than in the next.
     """
     found = [Case(system, "mixed") for system in SIDE_BY_SIDE]
-    found += [Case(TILL, work) for work in TILL_ONLY]
+    found += [case for case in ALONE if not case.in_turns]
     found += [Case(system, "creates") for system in RAW]
     return [case for case in found if mariadb or case.system not in ON_MARIADB]
 
@@ -121,3 +141,13 @@ def interleaved(cases: list[Case], rounds: int) -> list[Case]:
         forwards = cases[start:] + cases[:start]
         order += forwards[::-1] if number % 2 else forwards
     return order
+
+
+def turn_by_turn(times: int) -> list[Case]:
+    """Returns the pairs, each so many times in a row, who is first changing each time."""
+    return [
+        case
+        for pair in PAIRS
+        for number in range(times)
+        for case in (pair[::-1] if number % 2 else pair)
+    ]

@@ -46,14 +46,13 @@ def till_alone(results: Results) -> list[str]:
     samples = results["samples"]
     rows = ["| Till, gRPC | calls/s | p50 / p99 / p99.9 ms | server µs a call | spread |"]
     rows.append("|---|--:|--:|--:|--:|")
-    for work in plan.TILL_ONLY:
-        name = f"{plan.TILL} {work}"
-        if rounds := samples.get(name):
-            kind = plan.WORK[work].partition("=")[0]
+    for case in plan.ALONE:
+        if rounds := samples.get(case.name):
+            kind = plan.WORK[case.work].partition("=")[0]
             cpu = judge.middle(rounds, lambda sample: sample["server_us"])
             rows.append(
-                f"| {plan.TITLES[work]} | {judge.rate(rounds):,.0f} |"
-                f" {_latencies(samples, name, kind)} | {cpu:.0f} |{_apart(rounds)}"
+                f"| {plan.TITLES[case.work]} | {judge.rate(rounds):,.0f} |"
+                f" {_latencies(samples, case.name, kind)} | {cpu:.0f} |{_apart(rounds)}"
             )
     return rows
 
@@ -112,7 +111,8 @@ def _heading(results: Results) -> list[str]:
     lines = [f"{results['when']}, {machine['cores']} cores ({machine['model']}), {where}."]
     lines.append(
         f"{plan.CALLERS} calls in flight, {plan.STORED:,} orders stored, medians of"
-        f" {results['rounds']} interleaved rounds of {results['measure']:g} s."
+        f" {results['rounds']} interleaved rounds of {results['measure']:g} s;"
+        f" REST by gRPC and 202 by creates of {results['turns']} pairs of short turns."
     )
     if results["noise"]:
         lines.append(f"NOT JUDGED, the machine is too noisy: {results['noise']}.")
