@@ -150,11 +150,11 @@ gateway-package:
 		|| { echo "This check needs Debian's plugin: sudo apt-get install golang-grpc-gateway" >&2; exit 1; }
 
 .PHONY: bench
-bench: $(READY) $(BENCH_BIN)/.ready build/bench/go/.ready ## Measure Till beside its peers and limits, ten minutes; BENCH=quick: two
+bench: $(READY) $(BENCH_BIN)/.ready build/bench/go/.ready ## Measure Till beside its peers and limits, ten minutes; BENCH=quick: two and a half
 	@PYTHONPATH=tests:. $(BENCH_BIN)/python -m bench $(BENCH) $(ARGS)
 
 .PHONY: bench-growth
-bench-growth: ## Measure creates and reads with up to 10^7 orders stored, half an hour
+bench-growth: ## Measure creates and reads with up to 10^7 orders stored, a quarter of an hour
 	@$(MAKE) bench BENCH=growth
 
 $(BENCH_BIN)/.ready: tests/bench/requirements.lock

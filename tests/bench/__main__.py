@@ -28,6 +28,8 @@ def main() -> int:
     parser.add_argument("--publish", action="store_true", help="put the results into README.md")
     parser.add_argument("--only", default="", help="measure only the cases with this in their name")
     asked = parser.parse_args()
+    if asked.publish and (asked.how != "full" or asked.only):
+        parser.error("README tells of the full bench alone")
     how = {"full": plan.FULL, "quick": plan.QUICK, "growth": plan.GROWTH}[asked.how]
     results = run(how, asked.only, side_by_side=asked.how != "growth")
     OUT.mkdir(parents=True, exist_ok=True)

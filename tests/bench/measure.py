@@ -106,8 +106,7 @@ def _command(system: System, case: plan.Case, how: plan.Plan) -> list[str]:
         f"-callers={plan.CALLERS}",
         f"-users={system.users}",
         f"-rows={plan.STOCK_ROWS}",
-        # Whoever is asked for the first time opens its connections and fills its caches first.
-        f"-warmup={warmup if system.warm else warmup + 1}s",
+        f"-warmup={warmup if system.warm else warmup + plan.COLD_SECONDS}s",
         f"-measure={measured}s",
     ]
 

@@ -7,21 +7,17 @@ from typing import Any
 from bench import judge, plan
 
 Results = dict[str, Any]
+HEAD = 2
+"""Lines of a table that has no rows."""
 MARKS = re.compile(r"(<!-- bench -->\n).*?(<!-- /bench -->)", re.DOTALL)
 
 
 def lines(results: Results) -> list[str]:
     """Returns the whole report."""
+    tables = [side_by_side(results), till_alone(results), growth(results), bars(results)]
     return [
         *_heading(results),
-        "",
-        *side_by_side(results),
-        "",
-        *till_alone(results),
-        "",
-        *growth(results),
-        "",
-        *bars(results),
+        *[line for table in tables if len(table) > HEAD for line in ("", *table)],
         *[f"Not measured: {name} ({why})." for name, why in results["absent"].items()],
     ]
 
@@ -109,10 +105,11 @@ def _heading(results: Results) -> list[str]:
         "servers on one core, Envoy and the load on the other" if machine["pinned"] else "unpinned"
     )
     lines = [f"{results['when']}, {machine['cores']} cores ({machine['model']}), {where}."]
+    turns = f"; REST by gRPC and 202 by creates of {results['turns']} pairs of short turns"
     lines.append(
         f"{plan.CALLERS} calls in flight, {plan.STORED:,} orders stored, medians of"
-        f" {results['rounds']} interleaved rounds of {results['measure']:g} s;"
-        f" REST by gRPC and 202 by creates of {results['turns']} pairs of short turns."
+        f" {results['rounds']} interleaved rounds of {results['measure']:g} s"
+        f"{turns if results['turns'] else ''}."
     )
     if results["noise"]:
         lines.append(f"NOT JUDGED, the machine is too noisy: {results['noise']}.")

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import sqlite3
+import sys
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -20,6 +21,8 @@ ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "build" / "bench" / "stores"
 STORES = 8
 ORDERS_A_USER = 10
+BATCH = 5000
+"""Orders of one statement while a store is filled."""
 FIRST_MS = int(time.time() * 1000) - 6 * 3600 * 1000
 """When the first order came: so lately that Till forgets no key of it while it is measured."""
 FRESH_SECONDS = 3 * 24 * 3600
@@ -161,7 +164,7 @@ def _fill_till(path: Path, stored: int) -> None:
     with _fast(path) as database:
         _add_stock(database, tenant)
         made = (rows_of_create(tenant, seq + n, order) for n, order in enumerate(orders(stored)))
-        while batch := list(islice(made, 5000)):
+        for batch in _batches(made, stored):
             for table in batch[0]:
                 text = insert_text(table, batch[0][table])
                 database.executemany(text, [rows[table] for rows in batch])
@@ -221,7 +224,7 @@ def _fill_peer(path: Path, stored: int) -> None:
         for order in orders(stored)
     )
     with _fast(path) as database:
-        while batch := list(islice(rows, 5000)):
+        for batch in _batches(rows, stored):
             database.executemany(
                 "INSERT INTO orders (store_id, order_number, user_id, grand_total, created_ms)"
                 " VALUES (:store, :order_number, :customer, :grand_total, :at)",
@@ -230,6 +233,14 @@ def _fill_peer(path: Path, stored: int) -> None:
             database.executemany(
                 "INSERT INTO idempotency_keys VALUES (:key, :fingerprint, :answer, :at)", batch
             )
+
+
+def _batches(rows: Iterator[dict[str, Any]], stored: int) -> Iterator[list[dict[str, Any]]]:
+    """Yields rows by the batch, and tells after every million how far it is."""
+    for done in range(0, stored, BATCH):
+        if done and done % 1_000_000 == 0:
+            print(f"  filled {done:,} of {stored:,} orders", file=sys.stderr, flush=True)
+        yield list(islice(rows, BATCH))
 
 
 class _fast:
