@@ -109,16 +109,13 @@ SIDE_BY_SIDE = (
     TILL_MARIADB,
     FASTAPI_MARIADB,
 )
+CREATES, ACCEPTS = (Case(TILL, work, in_turns=True) for work in ("creates", "accepts"))
 PAIRS = (
     (Case(TILL_REST, "mixed", in_turns=True), Case(TILL, "mixed", in_turns=True)),
-    (Case(TILL, "accepts", in_turns=True), Case(TILL, "creates", in_turns=True)),
+    (ACCEPTS, CREATES),
 )
 """What lies so close to its bar that a few rounds of a shared machine cannot tell."""
-ALONE = (
-    PAIRS[1][1],
-    PAIRS[1][0],
-    *(Case(TILL, work) for work in ("reads", "lines", "spread", "hot")),
-)
+ALONE = (CREATES, ACCEPTS, *(Case(TILL, work) for work in ("reads", "lines", "spread", "hot")))
 """Till's other kinds of work."""
 
 
