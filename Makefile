@@ -75,7 +75,7 @@ faults: $(READY) mariadb ## Kill and restart the database in the middle of load
 	@$(BIN)/python -m pytest tests/faults.py $(ARGS)
 
 .PHONY: galera
-galera: $(READY) mariadb galera-ready ## Sell, repeat and kill on a Galera cluster of three nodes, one minute
+galera: $(READY) mariadb galera-ready ## Sell, repeat and kill on a Galera cluster of three nodes, a minute and a half
 	@$(BIN)/python -m pytest tests/galera.py $(ARGS)
 
 .PHONY: galera-ready

@@ -3,11 +3,15 @@
 import os
 import shutil
 import signal
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pymysql
 from conftest import eventually, free_ports
 from mariadb import MariaDB
 
@@ -16,6 +20,10 @@ USER = "mysql"
 """Whom Debian's package makes."""
 TIMEOUTS = "evs.keepalive_period=PT0.5S;evs.suspect_timeout=PT2S;evs.inactive_timeout=PT6S"
 """How soon the others go on without a node that is silent; five seconds if nobody says so."""
+STUCK_SECONDS = 5.0
+"""How long a node may have work and do none before whoever tends it kills it. MariaDB has had, and
+mended, ways for an applier to wait for ever; a cluster waits with its slowest node.
+"""
 
 
 class Cluster:
@@ -48,6 +56,55 @@ class Cluster:
         found = dict(self.nodes[asked].run("SHOW STATUS LIKE 'wsrep%'"))
         state = (found["wsrep_cluster_size"], found["wsrep_cluster_status"], found["wsrep_ready"])
         assert state == (str(size), "Primary", "ON")
+
+    @contextmanager
+    def tended(self) -> Iterator[list[int]]:
+        """Kills and restarts nodes that stand still, as a cluster's operator does; gives the
+        numbers of those it had to.
+        """
+        killed: list[int] = []
+        stop = threading.Event()
+        with ThreadPoolExecutor(len(self.nodes)) as pool:
+            tending = [
+                pool.submit(self._tend, number, killed, stop) for number in range(len(self.nodes))
+            ]
+            try:
+                yield killed
+            finally:
+                stop.set()
+            for node in tending:
+                node.result()
+
+    def _tend(self, number: int, killed: list[int], stop: threading.Event) -> None:
+        node, last, since = self.nodes[number], "", time.monotonic()
+        while not stop.wait(0.5):
+            try:
+                state = dict(node.run("SHOW STATUS LIKE 'wsrep_l%'"))
+            except pymysql.Error:  # it is away
+                continue
+            at = state["wsrep_last_committed"]
+            if at != last or state["wsrep_local_recv_queue"] == "0":
+                last, since = at, time.monotonic()
+            elif time.monotonic() > since + STUCK_SECONDS:
+                self.tell()
+                killed.append(number)
+                node.stop(signal.SIGKILL)
+                node.start()
+
+    def tell(self) -> None:
+        """Prints what the nodes are at; pytest shows it beside a test that failed."""
+        transactions = "SELECT * FROM information_schema.innodb_trx"
+        for number, node in enumerate(self.nodes):
+            for question in ("SHOW STATUS LIKE 'wsrep%'", "SHOW FULL PROCESSLIST", transactions):
+                with suppress(pymysql.Error):  # it is away
+                    print(f"node {number}:", *node.run(question), sep="\n  ")
+
+    @contextmanager
+    def halted(self, number: int) -> Iterator[None]:
+        """Has a node apply nothing, though it is of the cluster and answers still."""
+        with closing(self.nodes[number].connect()) as connection:
+            connection.cursor().execute("FLUSH TABLES WITH READ LOCK")
+            yield
 
     def conflicts(self) -> int:
         """Returns how many transactions of the nodes another node was faster than, so far."""

@@ -58,6 +58,7 @@ def servers(cluster: Cluster, tmp_path: Path) -> Iterator[list[Alone]]:
         for server in made:
             server.wait()
         yield made
+        cluster.tell()
     eventually(lambda: assert_the_same(urls))
     assert_invariants(urls[0])
 
@@ -129,7 +130,8 @@ def test_a_hot_row_sells_out_exactly_over_all_nodes(cluster: Cluster, servers: l
                 return sold
             sold += 1
 
-    sold = at_once([partial(buy_until_sold_out, at) for at in servers for _ in range(CALLERS)])
+    with cluster.tended():
+        sold = at_once([partial(buy_until_sold_out, at) for at in servers for _ in range(CALLERS)])
 
     assert sum(sold) == UNITS
     assert cluster.conflicts() > before, "the nodes did meet"
@@ -145,6 +147,31 @@ def assert_left(server: Alone, option: str, left: tuple[int, ...]) -> None:
 def test_a_node_that_is_killed_takes_nothing_acknowledged_along(
     cluster: Cluster, servers: list[Alone]
 ) -> None:
+    with creating(servers) as acknowledged:
+        cluster.nodes[2].stop(signal.SIGKILL)
+        eventually(lambda: cluster.assert_size(NODES - 1))
+        before = len(acknowledged)
+        eventually(lambda: assert_more(acknowledged, before))
+        cluster.nodes[2].start()
+        eventually(lambda: cluster.assert_size(NODES, asked=2))
+
+
+def test_a_node_that_stands_still_is_killed_and_takes_nothing_acknowledged_along(
+    cluster: Cluster, servers: list[Alone]
+) -> None:
+    with creating(servers) as acknowledged:
+        with cluster.tended() as killed, cluster.halted(2):
+            eventually(lambda: assert_killed(killed, 2))
+            before = len(acknowledged)
+            eventually(lambda: assert_more(acknowledged, before))
+        eventually(lambda: cluster.assert_size(NODES, asked=2))
+
+
+@contextmanager
+def creating(servers: list[Alone]) -> Iterator[dict[str, int]]:
+    """Creates orders at all servers meanwhile, and gives their ids by their keys; at the end, each
+    that was acknowledged must be there, once.
+    """
     acknowledged: dict[str, int] = {}
     stop = Event()
 
@@ -162,21 +189,22 @@ def test_a_node_that_is_killed_takes_nothing_acknowledged_along(
 
     with ThreadPoolExecutor(NODES * CALLERS) as pool:
         callers = [pool.submit(keep_creating, number) for number in range(NODES * CALLERS)]
-        time.sleep(2)
-        cluster.nodes[2].stop(signal.SIGKILL)
-        eventually(lambda: cluster.assert_size(NODES - 1))
-        before = len(acknowledged)
-        eventually(lambda: assert_more(acknowledged, before))
-        cluster.nodes[2].start()
-        eventually(lambda: cluster.assert_size(NODES, asked=2))
-        stop.set()
+        try:
+            eventually(lambda: assert_more(acknowledged, 0))
+            yield acknowledged
+        finally:
+            stop.set()
         for caller in callers:
             caller.result()
+    assert_kept(servers[1], acknowledged)
 
-    again = {key: create(servers[1], key).order_id for key in acknowledged}
+
+def assert_kept(server: Alone, acknowledged: dict[str, int]) -> None:
+    """Asserts that a server has the order of every key, and no events are missing."""
+    again = {key: create(server, key).order_id for key in acknowledged}
     assert again == acknowledged
     assert max(Counter(again.values()).values()) == 1
-    (tips,) = rows(servers[1].url, "SELECT max(seq), count(*) FROM events WHERE tenant = 1")
+    (tips,) = rows(server.url, "SELECT max(seq), count(*) FROM events WHERE tenant = 1")
     assert tips[0] == tips[1], "events have no gap"
 
 
@@ -189,3 +217,8 @@ def create_once(server: Alone, key: str) -> Any:
 def assert_more(acknowledged: dict[str, int], before: int) -> None:
     """Asserts that orders are acknowledged again."""
     assert len(acknowledged) > before + NODES * CALLERS
+
+
+def assert_killed(killed: list[int], number: int) -> None:
+    """Asserts that a node, and no other, had to be killed."""
+    assert killed == [number]

@@ -81,9 +81,14 @@ class MariaDB:
             self._process.send_signal(number)
             self._process.wait()
 
+    def connect(self) -> Any:
+        """Returns a connection as root."""
+        # PyMySQL's unasked attempt at TLS costs 50 ms.
+        return pymysql.connect(unix_socket=self._socket, user="root", ssl_disabled=True)
+
     def run(self, *statements: str) -> list[tuple[Any, ...]]:
         """Runs statements as root and returns the rows of the last one."""
-        with closing(self._connect()) as connection:
+        with closing(self.connect()) as connection:
             cursor = connection.cursor()
             for statement in statements:
                 cursor.execute(statement)
@@ -140,10 +145,6 @@ class MariaDB:
     @property
     def _socket(self) -> str:
         return str(self._folder / "s")
-
-    def _connect(self) -> Any:
-        # PyMySQL's unasked attempt at TLS costs 50 ms.
-        return pymysql.connect(unix_socket=self._socket, user="root", ssl_disabled=True)
 
     def _answers(self) -> bool:
         """Says whether the server answers; the socket is asked first, since PyMySQL leaks one that

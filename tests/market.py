@@ -74,9 +74,11 @@ class Market:
         return self.inventory.BatchSetInventory(asked, metadata=KNOWN).rows[0]
 
     def row(self, option: str) -> Any:
-        """Returns the first row of an option."""
+        """Returns the first row of an option, which must have one."""
         asked = stock_pb2.ListInventoryRequest(option_code=option, page_size=1)
-        return self.stock.ListInventory(asked, metadata=KNOWN).rows[0]
+        rows = self.stock.ListInventory(asked, metadata=KNOWN).rows
+        assert rows, f"no row of {option}"
+        return rows[0]
 
     def left(self, option: str) -> Left:
         """Returns the counters of an option's first row."""
