@@ -29,7 +29,7 @@ def write(config: Config, path: Path) -> Path:
 
 def render(config: Config, source: Path = SOURCE) -> str:
     """Returns, as YAML text, an Envoy that listens and finds the server where config says."""
-    edge = _absolute(yaml.safe_load(source.read_text(encoding="utf-8")))
+    edge = _absolute(yaml.load(source.read_text(encoding="utf-8"), yaml.CSafeLoader))
     edge["admin"]["address"] = _address(config.admin_address)
     listeners = edge["static_resources"]["listeners"]
     clusters = edge["static_resources"]["clusters"]
@@ -39,7 +39,7 @@ def render(config: Config, source: Path = SOURCE) -> str:
     _put_limits(listeners, config)
     _put_issuer(listeners, clusters, config)
     _put_certificates(listeners, _named(clusters, "till"), config)
-    text: str = yaml.safe_dump(edge, sort_keys=False, allow_unicode=True)
+    text: str = yaml.dump(edge, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True)
     return text
 
 

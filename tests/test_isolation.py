@@ -2,10 +2,12 @@
 
 import json
 import re
+from contextlib import closing
 from typing import Any
 
 import pytest
 from conftest import Stack
+from databases import connect
 from doors import DOORS, RPC_DOORS, RPCS, Answer, call, path_of
 from examples import EXAMPLES, FIRST, MARK, Who, fill, invented, newcomer, settle
 
@@ -37,10 +39,12 @@ def world(stack: Stack) -> dict[str, str]:
 
 def rows_of(stack: Stack, tenant: int) -> dict[str, list[Any]]:
     """Returns everything a tenant has, from the database itself."""
-    return {
-        name: sorted(stack.rows(f"SELECT * FROM `{name}` WHERE tenant = {tenant}"), key=repr)
-        for name in (table._meta.table_name for table in TABLES)
-    }
+    with closing(connect(stack.url)) as connection:
+        cursor, found = connection.cursor(), {}
+        for name in (table._meta.table_name for table in TABLES):
+            cursor.execute(f"SELECT * FROM `{name}` WHERE tenant = {tenant}")
+            found[name] = sorted(cursor.fetchall(), key=repr)
+        return found
 
 
 def plain(answer: Answer, values: dict[str, str]) -> tuple[str, str, list[str]]:
