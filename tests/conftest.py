@@ -219,12 +219,28 @@ def url(lend: Lend) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(scope="module")
-def stack(lend: Lend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A stack that the tests of one module share, on each backend."""
-    folder = tmp_path_factory.mktemp("stack")
-    with lend() as url, running(folder, {"TILL_DATABASE": url}) as stack:
+@pytest.fixture(scope="session")
+def sqlite_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The stack over SQLite that tests share."""
+    with running(tmp_path_factory.mktemp("stack")) as stack:
         yield stack
+
+
+@pytest.fixture(scope="session")
+def mysql_stack(mariadb: MariaDB, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The stack over MariaDB that tests share."""
+    folder = tmp_path_factory.mktemp("stack")
+    with mariadb.lend() as url, running(folder, {"TILL_DATABASE": url}) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def stack(backend: str, request: pytest.FixtureRequest) -> Stack:
+    """A stack that tests share, on each backend, with whatever others put into its book: a start
+    takes as long as a hundred calls.
+    """
+    stack: Stack = request.getfixturevalue(f"{backend}_stack")
+    return stack
 
 
 @pytest.fixture

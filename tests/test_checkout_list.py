@@ -1,10 +1,11 @@
 """Checkouts in pages."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from callers import CALLER
-from conftest import Stack
+from conftest import Lend, Stack, running
 
 STORES = ("north", "south")
 
@@ -20,6 +21,13 @@ def pages(stack: Stack, **asked: object) -> list[list[dict[str, Any]]]:
         found.append(answer.json()["checkouts"])
         token = answer.json()["nextPageToken"]
     return found
+
+
+@pytest.fixture(scope="module")
+def stack(lend: Lend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack with no checkouts but these."""
+    with lend() as url, running(tmp_path_factory.mktemp("stack"), {"TILL_DATABASE": url}) as stack:
+        yield stack
 
 
 @pytest.fixture(scope="module")

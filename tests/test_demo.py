@@ -23,8 +23,8 @@ def play(stack: Stack) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_demo_may_be_played_again(stack: Stack) -> None:
-    first, second = play(stack), play(stack)
+def test_the_demo_may_be_played_again(fresh_stack: Stack) -> None:
+    first, second = play(fresh_stack), play(fresh_stack)
 
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     told = [[json.loads(line) for line in each.stdout.splitlines()] for each in (first, second)]

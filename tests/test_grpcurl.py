@@ -122,7 +122,7 @@ def test_a_key_in_the_metadata_makes_one_order(stack: Stack) -> None:
         ("OrderService/SubmitStoreOrder", {}, {}, "InvalidArgument"),
         (
             "OrderService/ListRecentUserOrders",
-            {"user_id": "user1", "store_id": "store1"},
+            {"user_id": "nobody", "store_id": "store1"},
             {},
             "FailedPrecondition",
         ),

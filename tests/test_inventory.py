@@ -178,15 +178,15 @@ def play(kind: str, asked: list[int]) -> None:
         inventory.batch_set(TENANT, rows, ACTOR)
 
 
-def test_the_old_and_the_new_version_tell_the_same_row(stack: Stack) -> None:
+def test_the_old_and_the_new_version_tell_the_same_row(fresh_stack: Stack) -> None:
     option = str(uuid4())
     body = {"productId": 7, "options": [{"optionCode": option, "optionId": 15}]}
-    made = stack.operator.post("/v1/products", json=body).json()
+    made = fresh_stack.operator.post("/v1/products", json=body).json()
     rows = [{"option_code": option, "date": DAY, "max_quantity": 5}]
-    (row,) = stack.operator.post("/v1/inventory:batchSet", json={"rows": rows}).json()["rows"]
+    (row,) = fresh_stack.operator.post("/v1/inventory:batchSet", json={"rows": rows}).json()["rows"]
 
     new, old = (
-        stack.rest.get(f"/v1/channel/inventory/day-ticket/{code}", headers=CHANNEL).json()
+        fresh_stack.rest.get(f"/v1/channel/inventory/day-ticket/{code}", headers=CHANNEL).json()
         for code in (made["productCode"], 7)
     )
 

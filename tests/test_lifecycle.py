@@ -168,8 +168,8 @@ def test_many_orders_come_in_the_order_asked_for_or_not_at_all(market: Market) -
     assert code is grpc.StatusCode.NOT_FOUND and "12345" in status.message
 
 
-def test_the_life_of_an_order_is_served_as_rest(stack: Stack) -> None:
-    rest = stack.operator
+def test_the_life_of_an_order_is_served_as_rest(fresh_stack: Stack) -> None:
+    rest = fresh_stack.operator
     ids = [rest.post("/orders", json=ORDER, headers=keyed()).json()["orderId"] for _ in range(3)]
     batch = rest.get("/v1/orders:batchGet", params={"order_ids": ids}).json()["orders"]
     assert [each["orderId"] for each in batch] == ids

@@ -222,14 +222,15 @@ def test_two_servers_on_one_database_take_a_number_once(url: str, tmp_path: Path
     assert sum(taken) == 20
 
 
-def test_operations_are_read_as_rest(stack: Stack) -> None:
+def test_operations_are_read_as_rest(fresh_stack: Stack) -> None:
     body = {"pk": "i", "gsi_1_pk": "d", "quantity": 1, "idempotency_key": "k"}
-    name = stack.rest.post("/store-checkout-draft-items-post-one", json=body).headers["x-operation"]
+    answer = fresh_stack.rest.post("/store-checkout-draft-items-post-one", json=body)
+    name = answer.headers["x-operation"]
 
     def done() -> None:
-        found = stack.rest.get(f"/v1/{name}").json()
+        found = fresh_stack.rest.get(f"/v1/{name}").json()
         assert found["done"] and found["response"]["pk"] == "i"
 
     eventually(done)
-    listed = stack.operator.get("/v1/operations").json()["operations"]
+    listed = fresh_stack.operator.get("/v1/operations").json()["operations"]
     assert [each["name"] for each in listed] == [name]

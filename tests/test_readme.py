@@ -42,8 +42,8 @@ def run(stack: Stack, command: str) -> str:
     return ended.stdout
 
 
-def test_every_command_of_the_readme_works(stack: Stack) -> None:
-    printed = {command: run(stack, command) for command in COMMANDS}
+def test_every_command_of_the_readme_works(fresh_stack: Stack) -> None:
+    printed = {command: run(fresh_stack, command) for command in COMMANDS}
 
     assert len(printed) >= 5
     answers = [json.loads(text) for command, text in printed.items() if command[:4] == "curl"]

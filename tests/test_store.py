@@ -143,14 +143,12 @@ def test_a_foreign_page_token_is_refused(inner: Stubs, token: str) -> None:
     assert code is grpc.StatusCode.INVALID_ARGUMENT
 
 
-def test_stores_and_products_are_served_as_rest(stack: Stack) -> None:
-    option = str(uuid4())
-    made = stack.operator.post("/v1/products", json={"options": [{"optionCode": option}]}).json()
+def test_stores_and_products_are_served_as_rest(fresh_stack: Stack) -> None:
+    option, rest = str(uuid4()), fresh_stack.operator
+    made = rest.post("/v1/products", json={"options": [{"optionCode": option}]}).json()
 
-    assert stack.operator.get(f"/v1/products/{made['productCode']}").json() == made
-    stack.operator.post("/v1/stores", json={"storeId": "rest/한", "displayName": "R"})
-    assert [each["storeId"] for each in stack.operator.get("/v1/stores").json()["stores"]] == [
-        "rest/한"
-    ]
-    assert stack.operator.get("/v1/stores/nowhere").status_code == 404
-    assert stack.operator.get("/v1/stores?page_token=x").status_code == 400
+    assert rest.get(f"/v1/products/{made['productCode']}").json() == made
+    rest.post("/v1/stores", json={"storeId": "rest/한", "displayName": "R"})
+    assert [each["storeId"] for each in rest.get("/v1/stores").json()["stores"]] == ["rest/한"]
+    assert rest.get("/v1/stores/nowhere").status_code == 404
+    assert rest.get("/v1/stores?page_token=x").status_code == 400
