@@ -21,8 +21,8 @@ USER = "mysql"
 TIMEOUTS = "evs.keepalive_period=PT0.5S;evs.suspect_timeout=PT2S;evs.inactive_timeout=PT6S"
 """How soon the others go on without a node that is silent; five seconds if nobody says so."""
 STUCK_SECONDS = 5.0
-"""How long a node may have work and do none before whoever tends it kills it. MariaDB has had, and
-mended, ways for an applier to wait for ever; a cluster waits with its slowest node.
+"""How long a node may have work and do none before whoever tends it kills it. With MariaDB 10.11.19
+an applier has waited for a row of a COMMIT that waited to be certified: for ever, and all with it.
 """
 
 
