@@ -72,8 +72,8 @@ class Cluster:
                 yield killed
             finally:
                 stop.set()
-            for node in tending:
-                node.result()
+            for each in tending:
+                each.result()
 
     def _tend(self, number: int, killed: list[int], stop: threading.Event) -> None:
         node, last, since = self.nodes[number], "", time.monotonic()
