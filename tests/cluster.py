@@ -32,6 +32,8 @@ class Cluster:
     def __init__(self, folder: Path, size: int) -> None:
         self._folder, self._peers = folder, free_ports(size)
         self.nodes: list[MariaDB] = []
+        self._conflicts_before = 0
+        """Those of nodes that were killed since, which count from nothing again."""
 
     def start(self) -> None:
         """Starts every node, the first one as the cluster's beginning."""
@@ -87,6 +89,7 @@ class Cluster:
                 last, since = at, time.monotonic()
             elif time.monotonic() > since + STUCK_SECONDS:
                 self.tell()
+                self._conflicts_before += _conflicts(state)
                 killed.append(number)
                 node.stop(signal.SIGKILL)
                 node.start()
@@ -108,9 +111,8 @@ class Cluster:
 
     def conflicts(self) -> int:
         """Returns how many transactions of the nodes another node was faster than, so far."""
-        counters = ("wsrep_local_cert_failures", "wsrep_local_bf_aborts")
         found = [dict(node.run("SHOW STATUS LIKE 'wsrep_local%'")) for node in self.nodes]
-        return sum(int(status[name]) for status in found for name in counters)
+        return self._conflicts_before + sum(_conflicts(state) for state in found)
 
     def _options(self, number: int) -> list[str]:
         """Returns what makes a server a node: whom to ask, and where to listen."""
@@ -130,6 +132,10 @@ class Cluster:
             "--binlog-format=ROW",
             "--innodb-autoinc-lock-mode=2",
         ]
+
+
+def _conflicts(state: dict[str, str]) -> int:
+    return int(state["wsrep_local_cert_failures"]) + int(state["wsrep_local_bf_aborts"])
 
 
 @contextmanager
