@@ -35,8 +35,10 @@ BROKEN_CHECK = {3819, 4025}
 """MySQL's code and MariaDB's."""
 BEATEN = {1020, 1205, 1213}
 """Changed since read, lock wait over, deadlock or certification: the transaction is undone."""
-LOST = {0, 1040, 1047, 1053, 1290, 1317, 1927, 2002, 2003, 2006, 2013, 2014, 2055}
-"""No connection any more, or to a server that cannot write now: a new one may be better."""
+LOST = {0, 1040, 1047, 1053, 1180, 1290, 1317, 1927, 2002, 2003, 2006, 2013, 2014, 2055}
+"""No connection any more, or to a server that cannot write now, as a node that leaves its cluster
+in the moment of a commit (1180): a new one may be better.
+"""
 MODES = "STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,NO_ENGINE_SUBSTITUTION"
 ERRORS = (DatabaseError, InterfaceError, pymysql.MySQLError)
 """Peewee's, and PyMySQL's own from the later results of one round trip."""

@@ -73,7 +73,8 @@ def started(url: str, folder: Path) -> Iterator[Alone]:
         server.channel.close()
         server.process.kill()
         server.process.wait()
-        print(server.text()[-2000:])  # pytest shows it beside a test that failed
+        lines = server.text().splitlines()
+        print(*(line for line in lines if '"level":"info"' not in line), sep="\n")  # for who fails
 
 
 def assert_the_same(urls: list[str]) -> None:

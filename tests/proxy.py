@@ -9,9 +9,11 @@ from typing import Literal
 
 from pymysql.constants import CLIENT
 
-Cut = Literal["before", "after"]
+Cut = Literal["before", "after", "denied"]
 HEADER = 4
 """Bytes of a packet's length and number."""
+ERROR_DURING_COMMIT = 1180
+"""What a node says that loses its cluster in the moment of a commit."""
 
 
 class Proxy:
@@ -31,7 +33,9 @@ class Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self, *cuts: Cut) -> None:
-        """Cuts the next commits, one each: before the server sees it, or after it was done."""
+        """Cuts the next commits, one each: before the server sees it, or after it was done, which
+        may be denied.
+        """
         self._cuts = list(cuts)
 
     def fall_silent(self) -> None:
@@ -64,7 +68,10 @@ class Proxy:
                 if first:
                     data, first = _modest(data), False
                 if asking and data.endswith(b"COMMIT") and self._cuts:
-                    if self._cuts.pop(0) == "after":
+                    cut = self._cuts.pop(0)
+                    if cut == "denied":
+                        source.sendall(_error(ERROR_DURING_COMMIT))
+                    if cut != "before":
                         _do_alone(data, sink, source)
                     break
                 sink.sendall(data)
@@ -79,6 +86,12 @@ def _modest(hello: bytes) -> bytes:
     (wishes,) = struct.unpack_from("<I", hello, HEADER)
     kept = struct.pack("<I", wishes & ~CLIENT.MULTI_STATEMENTS)
     return hello[:HEADER] + kept + hello[HEADER + len(kept) :]
+
+
+def _error(code: int) -> bytes:
+    """Returns the packet by which a server answers a client's first with an error."""
+    told = b"\xff" + struct.pack("<H", code) + b"#HY000Error during COMMIT"
+    return len(told).to_bytes(3, "little") + b"\x01" + told
 
 
 def _do_alone(data: bytes, server: socket.socket, client: socket.socket) -> None:

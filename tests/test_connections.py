@@ -61,7 +61,11 @@ def test_where_statements_go_one_by_one(mariadb: MariaDB, play: Callable[[str], 
 
 
 @NARROW
-@pytest.mark.parametrize("cuts", [("before",), ("after",), ("before", "after"), ("after", "after")])
+@pytest.mark.parametrize(
+    "cuts",
+    [("before",), ("after",), ("denied",), ("before", "after"), ("after", "after")],
+    ids="-".join,
+)
 def test_a_keyed_commit_of_unknown_end_is_done_once(
     mariadb: MariaDB, cuts: tuple[Cut, ...], narrow: bool
 ) -> None:
@@ -79,7 +83,7 @@ def test_a_keyed_commit_of_unknown_end_is_done_once(
 
 
 @NARROW
-@pytest.mark.parametrize(("cut", "kept"), [("before", 1), ("after", 2)])
+@pytest.mark.parametrize(("cut", "kept"), [("before", 1), ("after", 2), ("denied", 2)])
 def test_a_commit_of_unknown_end_without_a_key_is_said_to_be_unknown(
     mariadb: MariaDB, cut: Cut, kept: int, narrow: bool
 ) -> None:
@@ -95,7 +99,7 @@ def test_a_commit_of_unknown_end_without_a_key_is_said_to_be_unknown(
 
 
 @NARROW
-@pytest.mark.parametrize("cut", ["before", "after"])
+@pytest.mark.parametrize("cut", ["before", "after", "denied"])
 def test_a_crowd_whose_one_commit_is_cut_is_kept_once_or_told(
     mariadb: MariaDB, cut: Cut, narrow: bool
 ) -> None:
