@@ -11,8 +11,9 @@ from typing import Any
 
 import grpc
 from callers import Stubs
-from conftest import PATIENCE_SECONDS, ROOT, environment, eventually, free_ports
+from conftest import PATIENCE_SECONDS, ROOT, environment, eventually
 from invariants import assert_invariants
+from ports import free_ports
 
 
 class Alone:

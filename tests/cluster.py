@@ -12,8 +12,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pymysql
-from conftest import eventually, free_ports
+from conftest import eventually
 from mariadb import MariaDB
+from ports import free_ports
 
 PROVIDERS = ("/usr/lib/galera/libgalera_smm.so", "/usr/lib64/galera-4/libgalera_smm.so")
 USER = "mysql"

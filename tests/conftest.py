@@ -7,7 +7,6 @@ import ssl
 import subprocess
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -25,6 +24,7 @@ from hypothesis import HealthCheck, settings
 from inside import Book, Served, opened, serving
 from invariants import assert_invariants
 from mariadb import MariaDB, swift
+from ports import free_ports
 
 # A slow machine is no failure.
 settings.register_profile("till", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -34,8 +34,6 @@ Lend = Callable[[], AbstractContextManager[str]]
 ROOT = Path(__file__).parent.parent
 BACKENDS = ("sqlite", "mysql")
 PATIENCE_SECONDS = 60.0
-_HELD: deque[socket.socket] = deque()
-_HELD_MAX = 256
 ORDER = {
     "requesterId": 1001,
     "userId": 42,
@@ -291,20 +289,6 @@ def environment() -> dict[str, str]:
     kept["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     kept["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"
     return kept
-
-
-def free_ports(count: int) -> list[int]:
-    """Returns ports that nobody else is given by chance: as long as they are held, until many more
-    were asked for, only a server that names one can listen there.
-    """
-    while len(_HELD) > _HELD_MAX:
-        _HELD.popleft().close()
-    held = [socket.socket() for _ in range(count)]
-    for each in held:
-        each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        each.bind(("127.0.0.1", 0))
-    _HELD.extend(held)
-    return [each.getsockname()[1] for each in held]
 
 
 def _servers(supervisor: int) -> set[int]:

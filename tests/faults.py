@@ -14,8 +14,9 @@ from uuid import uuid4
 import httpx
 import pytest
 from callers import keyed
-from conftest import ORDER, PATIENCE_SECONDS, Stack, eventually, free_ports, running
+from conftest import ORDER, PATIENCE_SECONDS, Stack, eventually, running
 from mariadb import MariaDB
+from ports import free_ports
 
 CALLERS = 16
 ROUNDS = 3

@@ -10,9 +10,10 @@ from uuid import uuid4
 
 import pytest
 from callers import keyed
-from conftest import ORDER, ROOT, Lend, Stack, environment, eventually, free_ports
+from conftest import ORDER, ROOT, Lend, Stack, environment, eventually
 from invariants import assert_invariants, dump
 from mariadb import PASSWORD, QUOTED, MariaDB
+from ports import free_ports
 
 
 def till(url: str, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:

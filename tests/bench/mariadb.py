@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from bench import processes, stores
+from ports import free_ports
 
 OPTIONS = ("--innodb-buffer-pool-size=512M", "--innodb-log-file-size=256M")
 COLUMNS = ("store_id", "order_number", "user_id", "grand_total", "created_ms")
@@ -74,10 +75,9 @@ def running(folder: Path) -> Iterator[MariaDB | None]:
     from mariadb import MariaDB as Server  # tests/mariadb.py
 
     (folder / "mariadb").mkdir()
-    port = int(processes.free_address().rpartition(":")[2])
     try:
         with processes.on(processes.SERVER_CORES):
-            server = Server(folder / "mariadb", port)
+            server = Server(folder / "mariadb", *free_ports(1))
             server.stop()
             server.start(*OPTIONS)
     except RuntimeError:

@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from ports import free_ports
+
 ROOT = Path(__file__).parents[2]
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -22,9 +24,8 @@ PATIENCE = 60.0
 
 
 def free_address() -> str:
-    """Returns an address on this machine that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return f"127.0.0.1:{listener.getsockname()[1]}"
+    """Returns an address on this machine for a server."""
+    return f"127.0.0.1:{free_ports(1)[0]}"
 
 
 def start(
