@@ -66,9 +66,12 @@ class Worker:
         while True:
             try:
                 await round_()
+                continue
+            except PASSING as error:
+                log.warning("worker rests", reason=str(error))
             except Exception as error:
                 log.error("worker rests", exc_info=error)
-                await asyncio.sleep(RETRY_SECONDS)
+            await asyncio.sleep(RETRY_SECONDS)
 
     async def _apply_or_rest(self) -> None:
         if await self._apply_some() == 0:

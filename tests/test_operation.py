@@ -1,6 +1,7 @@
 """Operations and the worker: what a 202 promised comes to its end once, and its end is told."""
 
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -179,6 +180,22 @@ def test_what_the_database_refuses_is_tried_again(inner: Stubs, served: Served) 
         assert state(wait(inner, name, 0.5)) == "PENDING"
 
     assert state(wait(inner, name)) == "SUCCEEDED"
+
+
+def test_a_database_that_fails_is_a_line_of_the_log_without_a_traceback(
+    url: str, tmp_path: Path
+) -> None:
+    def told() -> dict[str, Any]:
+        lines = server.lines("worker rests")
+        assert lines
+        return lines[0]
+
+    with alone(url, tmp_path) as server, lost(url, "draft_items"):
+        submit(server.stubs, "item")
+        line = eventually(told)
+
+    assert (line["level"], "exception" in line) == ("warning", False)
+    assert "draft_items" in line["reason"]
 
 
 def test_what_was_promised_before_a_start_is_kept_after_it(url: str, tmp_path: Path) -> None:
