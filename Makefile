@@ -88,7 +88,7 @@ galera-package:
 		|| { echo "The cluster needs Galera: sudo apt-get install galera-4 rsync iproute2" >&2; exit 1; }
 
 .PHONY: soak
-soak: $(READY) ## Let 64 writers fight for three rows of stock, half a minute
+soak: $(READY) mariadb ## Let 64 writers fight for three rows of stock, a minute
 	@$(BIN)/python -m pytest tests/test_soak.py -m soak $(ARGS)
 
 .PHONY: generate
@@ -133,7 +133,7 @@ edge: $(READY) ## Let Envoy check its configuration
 	@$(BIN)/envoy --mode validate --log-level warn --config-path envoy/envoy.yaml
 
 .PHONY: check
-check: same lint breaking edge test ## Everything above: the one word before a push
+check: same lint breaking edge test ## The one word before a push: same, lint, breaking, edge, test
 
 .PHONY: gateway
 gateway: $(READY) $(IMAGE) ## Prove that grpc-gateway accepts the protos

@@ -145,8 +145,7 @@ def _register(
     def result(owner: int, item: str) -> Message:
         return item_message(draft_item.get(owner, item))
 
-    source = config.jwks or str(development.jwks_path(config))
-    access = Access(engine, config, Verifier(Keys(source), config.issuer))
+    access = Access(engine, config, Verifier(Keys(development.keys_source(config)), config.issuer))
     limits = Limits(config.rate_per_second, config.rate_burst, config.calls_max)
     gate: Any = Gate(
         server, access, limits

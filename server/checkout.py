@@ -88,7 +88,7 @@ class CheckoutServicer(CheckoutServiceServicer):
         )
 
     async def GetProtocol(self, request: pb.GetProtocolRequest, context: Any) -> pb.Protocol:
-        """Returns a request as it was received, and its outcome."""
+        """Returns a request as it was understood, and its outcome."""
         tenant = call.current().tenant
         row, faults = await self._engine.read(
             lambda: checkout.get_protocol(tenant, request.protocol)

@@ -1,18 +1,16 @@
 """The settings: read once from the environment, written down once here and once in README."""
 
 import os
-import re
 from dataclasses import asdict, dataclass, field, fields
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from storage.database import Options
+from storage.database import Options, redacted
 
 ROOT = Path(__file__).parent.parent
 MODES = ("development", "production")
-_PASSWORD = re.compile(r"(://[^/@:]*:).*@")
 
 
 @dataclass(frozen=True)
@@ -24,14 +22,15 @@ class Config:
     mysql://user:password@host:port/name.
     """
     database_password_file: str = ""
-    """A file whose first line is the database's password; it goes before the URL's own."""
+    """A file whose first line is the database's password; it takes precedence over the password in
+    the URL."""
     database_connections: int = 8
     """How many connections to a database server may write at once; as many again read, and as many
     scan."""
     durability: str = "full"
     """`full` refuses a database server that may lose commits; `relaxed` warns and goes on."""
     grpc_address: str = "127.0.0.1:50051"
-    """Where the server listens; other than loopback only with server_tls."""
+    """Where the server listens; loopback or unix:path, or anything with server_tls."""
     rest_address: str = "127.0.0.1:8080"
     """Where Envoy serves JSON REST."""
     edge_grpc_address: str = "127.0.0.1:8081"
@@ -59,7 +58,7 @@ class Config:
     rate_burst: int = 0
     """Calls a client may make at once after a rest; 0 means those of two seconds."""
     edge_rate_per_second: int = 50000
-    """Calls Envoy lets through per second, whoever makes them."""
+    """Calls each of Envoy's two listeners lets through per second, whoever makes them."""
     calls_max: int = 2048
     """Calls the server works on at once; one more is refused with UNAVAILABLE."""
     queue_max: int = 4096
@@ -93,7 +92,10 @@ class Config:
 
     def shown(self) -> dict[str, Any]:
         """Returns the settings as they may be printed: without the passwords of URLs."""
-        return {name: without_password(value) for name, value in asdict(self).items()}
+        return {
+            name: redacted(value) if isinstance(value, str) else value
+            for name, value in asdict(self).items()
+        }
 
 
 def load(environment: dict[str, str] | None = None) -> Config:
@@ -113,11 +115,6 @@ def load(environment: dict[str, str] | None = None) -> Config:
     _refuse_unsafe(config)
     config.options()
     return config
-
-
-def without_password(value: Any) -> Any:
-    """Returns a setting with the password of a URL made unreadable."""
-    return _PASSWORD.sub(r"\1***@", value) if isinstance(value, str) else value
 
 
 def _parse(name: str, text: str, kind: type) -> object:

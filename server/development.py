@@ -30,6 +30,13 @@ def jwks_path(config: Config) -> Path:
     return _folder(config) / "jwks.json"
 
 
+def keys_source(config: Config) -> str:
+    """Returns where the issuer's public keys are: a file or a URL, the development issuer's when
+    nobody says.
+    """
+    return config.jwks or str(jwks_path(config))
+
+
 def ensure(config: Config) -> dict[str, str]:
     """Returns the development client's key and channel code; makes them and the issuer if new."""
     folder = _folder(config)

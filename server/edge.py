@@ -81,7 +81,7 @@ def _put_limits(listeners: list[dict[str, Any]], config: Config) -> None:
 def _put_issuer(
     listeners: list[dict[str, Any]], clusters: list[dict[str, Any]], config: Config
 ) -> None:
-    keys = config.jwks or str(development.jwks_path(config))
+    keys = development.keys_source(config)
     remote = keys.startswith(("https://", "http://"))
     if remote:
         clusters.append(_keys_cluster(keys))

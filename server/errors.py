@@ -1,9 +1,9 @@
 """Every error a caller can see: one table from refusal to gRPC code and reason, and each
 document's own body.
 
-A failure travels as google.rpc.Status. Its details are BadRequest or RetryInfo where they apply,
-ErrorInfo, and last, where the RPC serves a document with its own error body, that body; Envoy
-unwraps it for REST.
+A failure travels as google.rpc.Status. Its details are BadRequest, PreconditionFailure or
+RetryInfo where they apply, ErrorInfo, and last, where the RPC serves a document with its own error
+body, that body; Envoy unwraps it for REST.
 """
 
 import math

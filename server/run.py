@@ -142,7 +142,7 @@ def watch(config: Config, server: Child, envoy: Child, signals: Sequence[int]) -
 
 def keys_changed(config: Config) -> float | None:
     """Returns when the file of the issuer's keys was changed, or None if there is none now."""
-    keys = ROOT / (config.jwks or development.jwks_path(config))
+    keys = ROOT / development.keys_source(config)
     return keys.stat().st_mtime if keys.is_file() else None
 
 

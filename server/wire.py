@@ -1,4 +1,4 @@
-"""Small translations that several servicers need: times, wrappers, etags, page tokens."""
+"""Small translations that several servicers need: times, etags, page tokens."""
 
 import base64
 import hashlib

@@ -34,8 +34,8 @@ PAUSE_SECONDS = 0.05
 
 
 class Worker:
-    """Runs as one task; `wake` says that there is work, `finished` is set whenever some was
-    done.
+    """Runs as two tasks, one a kind of work; `wake` says that there is some, `progress` waits until
+    some was done.
     """
 
     def __init__(self, engine: Engine) -> None:

@@ -18,7 +18,7 @@ class Options:
     password_file: str = ""
     """A file whose first line is the password; empty for none, or the URL's own."""
     connections: int = 8
-    """Connections to a database server that write at once, and as many again that read."""
+    """Connections to a database server that write at once; as many again read, and as many scan."""
     relaxed: bool = False
     """Whether a database that may lose acknowledged commits is good enough; said in the log."""
 

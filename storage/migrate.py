@@ -1,6 +1,6 @@
 """Versions of the schema: numbered files of SQL, applied in order and never backwards.
 
-Our own sixty lines instead of playhouse.migrations, which takes no lock and drops CHECKs. SQLite
+Our own instead of playhouse.migrations, which takes no lock and drops CHECKs. SQLite
 takes all of an upgrade as one transaction. MySQL commits every statement by itself, so a lease
 keeps a second server out, and each statement that is done is counted once, by whoever was first:
 the next start goes on after it, and so does a server that was overtaken.

@@ -17,7 +17,7 @@ from storage.sql import Prepared, across_tenants, insert_values, param, tuples
 from storage.tables import IdempotencyKey
 
 KEPT_MS = 7 * 24 * 3600 * 1000
-"""How long an answer is remembered; the contract promises 24 hours."""
+"""How long an answer is remembered; callers may count on a day."""
 
 
 class Claim(NamedTuple):

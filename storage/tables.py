@@ -1,4 +1,5 @@
-"""The whole schema. Every row belongs to a tenant, and the tenant leads every key.
+"""The whole schema. Every row belongs to a tenant, and the tenant leads every key but those
+of ids that are unique by themselves, and of what is looked for before anybody knows whose it is.
 
 Times are epoch milliseconds, UTC. Money is millionths (storage/money.py). Rules that the code
 keeps are kept again here by NOT NULL, UNIQUE and CHECK, so that no path can break them. A change
@@ -208,7 +209,7 @@ class CheckoutItem(Row):
 
 
 class Protocol(Row):
-    """A request to record a checkout, as it was received, and what became of it."""
+    """A request to record a checkout, as it was understood, and what became of it."""
 
     protocol = FixedCharField(32)
     accepted = BooleanField()

@@ -1,5 +1,5 @@
-"""The database is killed, restarted and frozen while a stack is under load; slow, so apart from the
-other tests: `make faults`.
+"""The database is killed and restarted while a stack is under load; slow, so apart from the other
+tests: `make faults`.
 """
 
 import random
@@ -21,7 +21,7 @@ from ports import free_ports
 CALLERS = 16
 ROUNDS = 3
 LONGEST_SECONDS = 2.0
-"""How long a call may take while the database is away; the contract's promise, not a measure."""
+"""How long a call may take while the database is away; what callers are promised, not a measure."""
 
 
 class Load:

@@ -37,7 +37,6 @@ PASSING = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
 """Come again with the same key."""
 LONGEST_SECONDS = 30.0
 pytestmark = pytest.mark.timeout(300)
-Place = tuple[Cluster, list[Alone]]
 
 
 @pytest.fixture(scope="module")

@@ -23,11 +23,6 @@ README = (ROOT / "README.md").read_text()
 FILE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 50
 FUNCTION_LINES_MEDIAN = 8
-ROOMS = {
-    "server": {"storage", "till", "google", "grpc", "grpc_health", "grpc_reflection"},
-    "storage": {"storage", "peewee"},
-}
-
 HALVES = {"stock": ["hold", "movement"]}
 """Stems that are two files in storage: what is kept back, and what moves."""
 

@@ -1,14 +1,19 @@
 """README's commands, run as they are printed, against a stack of the test's own."""
 
 import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from conftest import PATIENCE_SECONDS, ROOT, Stack, environment
+from databases import rows
+from mariadb import MariaDB
 
+BIN = str(Path(sys.executable).parent)
 README = (ROOT / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 COMMANDS = [
@@ -16,6 +21,12 @@ COMMANDS = [
     for block in BLOCKS
     for line in block.replace("\\\n", " ").splitlines()
     if re.match(r"\s*(curl|\S*grpcurl) ", line)
+]
+SCRIPTS = [
+    line
+    for block in BLOCKS
+    for line in block.splitlines()
+    if re.match(r"(TILL_\S+ )?\.venv/bin/till ", line)
 ]
 MAKE = sorted(set(re.findall(r"(?:`|^)make ([a-z]+)", README, re.MULTILINE)))
 
@@ -31,7 +42,7 @@ def run(stack: Stack, command: str) -> str:
     told = re.sub(r"^curl ", "curl --silent --show-error --fail-with-body ", told)
     script = "\n".join(["set -euo pipefail", *PRELUDE, told])
     ended = subprocess.run(
-        ["bash", "-c", script.replace(".venv/bin", str(Path(sys.executable).parent))],
+        ["bash", "-c", script.replace(".venv/bin", BIN)],
         cwd=ROOT,
         env=environment(),
         capture_output=True,
@@ -53,6 +64,25 @@ def test_every_command_of_the_readme_works(fresh_stack: Stack) -> None:
     }
     assert answers[1]["orders"][0]["order_id"] == "order01"
     assert answers[2]["orderNumber"] == str(answers[2]["orderId"])
+
+
+def test_every_script_of_the_readme_moves_the_book(tmp_path: Path, mariadb: MariaDB) -> None:
+    elsewhere = mariadb.database(f"till_{uuid4().hex}")
+    for script in (".venv/bin/till tenant create ours", *SCRIPTS):
+        name = "empty" if " restore " in script else "till"
+        told = script.replace("mysql://…", elsewhere).replace(".venv/bin", BIN)
+        subprocess.run(
+            ["bash", "-c", told],
+            cwd=tmp_path,
+            env=environment() | {"TILL_DATABASE": f"sqlite:///{tmp_path}/{name}.db"},
+            check=True,
+            timeout=PATIENCE_SECONDS,
+        )
+
+    assert len(SCRIPTS) == 5
+    assert {"till.db", "empty.db", "book.bak", "book.jsonl"} <= set(os.listdir(tmp_path))
+    for url in (f"sqlite:///{tmp_path}/empty.db", elsewhere):
+        assert ("ours",) in rows(url, "SELECT name FROM tenants")
 
 
 @pytest.mark.parametrize("target", MAKE)

@@ -87,7 +87,9 @@ def in_readme(results: Results) -> list[str]:
     """Returns README's part: who is how fast, and which bars hold."""
     samples, base = results["samples"], f"{plan.TILL} mixed"
     rows = [" ".join(_heading(results)), ""]
-    rows += ["| half creates, half latest five | rate | create p99 | server µs a call |"]
+    rows += [
+        "| half creates, half latest five | rate (Till, gRPC = 1) | create p99 | server µs a call |"
+    ]
     rows.append("|---|--:|--:|--:|")
     names = [f"{system} mixed" for system in plan.SIDE_BY_SIDE]
     for name in sorted(filter(samples.get, names), key=lambda n: -judge.rate(samples[n])):

@@ -169,7 +169,7 @@ class CheckoutError(_message.Message):
     HAS_ERROR_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     status_code: _builtins.int
-    """Always 409."""
+    """The HTTP status: 409, or that of a refusal before the checkout was looked at, such as 403 or 503."""
     has_error: _builtins.bool
     """Always true."""
     data: _struct_pb2.NullValue.ValueType
@@ -528,7 +528,7 @@ Global___GetProtocolRequest: _TypeAlias = GetProtocolRequest  # noqa: Y015
 
 @_typing.final
 class Protocol(_message.Message):
-    """A request as it was received, and its outcome."""
+    """A request as it was understood, and its outcome."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -542,7 +542,7 @@ class Protocol(_message.Message):
     accepted: _builtins.bool
     """Whether the request was recorded."""
     request: _builtins.str
-    """The request, as JSON."""
+    """The request in its standard form, as JSON; a store's own payload that has none, as it was received."""
     @_builtins.property
     def errors(self) -> _containers.RepeatedCompositeFieldContainer[Global___CheckoutFaultError]:
         """The errors it was refused for."""

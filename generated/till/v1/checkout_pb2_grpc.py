@@ -102,7 +102,7 @@ class CheckoutServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetProtocol(self, request, context):
-        """The GetProtocol method returns a request to RecordCheckout as it was received, and its outcome.
+        """The GetProtocol method returns a request to record a checkout as it was understood, and its outcome.
         Errors: NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

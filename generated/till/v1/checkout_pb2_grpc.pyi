@@ -52,7 +52,7 @@ class CheckoutServiceStub:
     ListCheckouts: _grpc.UnaryUnaryMultiCallable[_checkout_pb2.ListCheckoutsRequest, _checkout_pb2.ListCheckoutsResponse]
     """The ListCheckouts method returns checkouts without their items, by external number, in pages."""
     GetProtocol: _grpc.UnaryUnaryMultiCallable[_checkout_pb2.GetProtocolRequest, _checkout_pb2.Protocol]
-    """The GetProtocol method returns a request to RecordCheckout as it was received, and its outcome.
+    """The GetProtocol method returns a request to record a checkout as it was understood, and its outcome.
     Errors: NOT_FOUND.
     """
 
@@ -80,7 +80,7 @@ class CheckoutServiceAsyncStub(CheckoutServiceStub):
     ListCheckouts: _aio.UnaryUnaryMultiCallable[_checkout_pb2.ListCheckoutsRequest, _checkout_pb2.ListCheckoutsResponse]  # type: ignore[assignment]
     """The ListCheckouts method returns checkouts without their items, by external number, in pages."""
     GetProtocol: _aio.UnaryUnaryMultiCallable[_checkout_pb2.GetProtocolRequest, _checkout_pb2.Protocol]  # type: ignore[assignment]
-    """The GetProtocol method returns a request to RecordCheckout as it was received, and its outcome.
+    """The GetProtocol method returns a request to record a checkout as it was understood, and its outcome.
     Errors: NOT_FOUND.
     """
 
@@ -135,7 +135,7 @@ class CheckoutServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _checkout_pb2.GetProtocolRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_checkout_pb2.Protocol, _abc.Awaitable[_checkout_pb2.Protocol]]:
-        """The GetProtocol method returns a request to RecordCheckout as it was received, and its outcome.
+        """The GetProtocol method returns a request to record a checkout as it was understood, and its outcome.
         Errors: NOT_FOUND.
         """
 

@@ -61,7 +61,8 @@ class DraftItemServiceServicer:
     def SubmitDraftItem(self, request, context):
         """The SubmitDraftItem method accepts one item and returns once it is on disk. The operation's name is in
         the `x-operation` header. The same idempotency_key with the same content names the same operation.
-        Errors, as DraftItemError: INVALID_ARGUMENT, and nothing else; business failures end in the operation.
+        Errors, as DraftItemError: INVALID_ARGUMENT, and what any RPC may answer (the caller is refused, too much is
+        waiting); business failures end in the operation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

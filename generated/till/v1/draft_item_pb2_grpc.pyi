@@ -38,7 +38,8 @@ class DraftItemServiceStub:
     SubmitDraftItem: _grpc.UnaryUnaryMultiCallable[_draft_item_pb2.SubmitDraftItemRequest, _draft_item_pb2.SubmitDraftItemResponse]
     """The SubmitDraftItem method accepts one item and returns once it is on disk. The operation's name is in
     the `x-operation` header. The same idempotency_key with the same content names the same operation.
-    Errors, as DraftItemError: INVALID_ARGUMENT, and nothing else; business failures end in the operation.
+    Errors, as DraftItemError: INVALID_ARGUMENT, and what any RPC may answer (the caller is refused, too much is
+    waiting); business failures end in the operation.
     """
     GetDraftItem: _grpc.UnaryUnaryMultiCallable[_draft_item_pb2.GetDraftItemRequest, _draft_item_pb2.DraftItem]
     """The GetDraftItem method returns one item, as far as operations have been applied.
@@ -59,7 +60,8 @@ class DraftItemServiceAsyncStub(DraftItemServiceStub):
     SubmitDraftItem: _aio.UnaryUnaryMultiCallable[_draft_item_pb2.SubmitDraftItemRequest, _draft_item_pb2.SubmitDraftItemResponse]  # type: ignore[assignment]
     """The SubmitDraftItem method accepts one item and returns once it is on disk. The operation's name is in
     the `x-operation` header. The same idempotency_key with the same content names the same operation.
-    Errors, as DraftItemError: INVALID_ARGUMENT, and nothing else; business failures end in the operation.
+    Errors, as DraftItemError: INVALID_ARGUMENT, and what any RPC may answer (the caller is refused, too much is
+    waiting); business failures end in the operation.
     """
     GetDraftItem: _aio.UnaryUnaryMultiCallable[_draft_item_pb2.GetDraftItemRequest, _draft_item_pb2.DraftItem]  # type: ignore[assignment]
     """The GetDraftItem method returns one item, as far as operations have been applied.
@@ -83,7 +85,8 @@ class DraftItemServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_draft_item_pb2.SubmitDraftItemResponse, _abc.Awaitable[_draft_item_pb2.SubmitDraftItemResponse]]:
         """The SubmitDraftItem method accepts one item and returns once it is on disk. The operation's name is in
         the `x-operation` header. The same idempotency_key with the same content names the same operation.
-        Errors, as DraftItemError: INVALID_ARGUMENT, and nothing else; business failures end in the operation.
+        Errors, as DraftItemError: INVALID_ARGUMENT, and what any RPC may answer (the caller is refused, too much is
+        waiting); business failures end in the operation.
         """
 
     @_abc_1.abstractmethod

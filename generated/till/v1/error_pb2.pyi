@@ -72,7 +72,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the tenant wants every line in stock, and some match no stock row."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
-    """The values of google.rpc.ErrorInfo.reason, without the prefix, in the domain `till`. Every error carries one."""
+    """The values of google.rpc.ErrorInfo.reason, without the prefix, in the domain `till`. Every error of the server carries one."""
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 """Never sent."""

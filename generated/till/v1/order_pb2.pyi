@@ -96,8 +96,9 @@ Global___CreateOrderRequest: _TypeAlias = CreateOrderRequest  # noqa: Y015
 
 @_typing.final
 class QuoteItem(_message.Message):
-    """One line asked for. It is tracked in stock when it names an option and a date, or the sku, product or
-    price option registered for an option, that has a stock row; otherwise it is taken as it is.
+    """One line asked for. It is tracked in stock when it names an option, or the sku, product or price option registered
+    for just one, and a date that has a stock row; the date may be left out where the option has one stock row only.
+    Otherwise it is taken as it is, or refused where the tenant's stock policy is REQUIRE_MATCH.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

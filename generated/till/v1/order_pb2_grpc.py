@@ -67,8 +67,9 @@ class OrderServiceServicer:
         """The CreateOrder method creates one order with its lines, and commits the stock of its tracked lines,
         in one transaction: either all of it or an error. Needs an `idempotency-key` header (a UUID); the same
         key with the same meaning returns the first answer, marked `idempotent-replayed: true`.
-        Errors: INVALID_ARGUMENT; ABORTED (same key, other request); FAILED_PRECONDITION (not enough stock, a draft
-        that is unknown, empty or already ordered).
+        Errors: INVALID_ARGUMENT; ABORTED (same key, other request); NOT_FOUND (the hold); FAILED_PRECONDITION (not
+        enough stock, no stock row where the policy wants one, a hold that is over, a draft that is unknown, empty or
+        already ordered).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

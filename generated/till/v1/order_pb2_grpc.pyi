@@ -39,8 +39,9 @@ class OrderServiceStub:
     """The CreateOrder method creates one order with its lines, and commits the stock of its tracked lines,
     in one transaction: either all of it or an error. Needs an `idempotency-key` header (a UUID); the same
     key with the same meaning returns the first answer, marked `idempotent-replayed: true`.
-    Errors: INVALID_ARGUMENT; ABORTED (same key, other request); FAILED_PRECONDITION (not enough stock, a draft
-    that is unknown, empty or already ordered).
+    Errors: INVALID_ARGUMENT; ABORTED (same key, other request); NOT_FOUND (the hold); FAILED_PRECONDITION (not
+    enough stock, no stock row where the policy wants one, a hold that is over, a draft that is unknown, empty or
+    already ordered).
     """
     GetOrder: _grpc.UnaryUnaryMultiCallable[_order_pb2.GetOrderRequest, _order_pb2.Order]
     """The GetOrder method returns an order that came in through any door.
@@ -67,8 +68,9 @@ class OrderServiceAsyncStub(OrderServiceStub):
     """The CreateOrder method creates one order with its lines, and commits the stock of its tracked lines,
     in one transaction: either all of it or an error. Needs an `idempotency-key` header (a UUID); the same
     key with the same meaning returns the first answer, marked `idempotent-replayed: true`.
-    Errors: INVALID_ARGUMENT; ABORTED (same key, other request); FAILED_PRECONDITION (not enough stock, a draft
-    that is unknown, empty or already ordered).
+    Errors: INVALID_ARGUMENT; ABORTED (same key, other request); NOT_FOUND (the hold); FAILED_PRECONDITION (not
+    enough stock, no stock row where the policy wants one, a hold that is over, a draft that is unknown, empty or
+    already ordered).
     """
     GetOrder: _aio.UnaryUnaryMultiCallable[_order_pb2.GetOrderRequest, _order_pb2.Order]  # type: ignore[assignment]
     """The GetOrder method returns an order that came in through any door.
@@ -98,8 +100,9 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         """The CreateOrder method creates one order with its lines, and commits the stock of its tracked lines,
         in one transaction: either all of it or an error. Needs an `idempotency-key` header (a UUID); the same
         key with the same meaning returns the first answer, marked `idempotent-replayed: true`.
-        Errors: INVALID_ARGUMENT; ABORTED (same key, other request); FAILED_PRECONDITION (not enough stock, a draft
-        that is unknown, empty or already ordered).
+        Errors: INVALID_ARGUMENT; ABORTED (same key, other request); NOT_FOUND (the hold); FAILED_PRECONDITION (not
+        enough stock, no stock row where the policy wants one, a hold that is over, a draft that is unknown, empty or
+        already ordered).
         """
 
     @_abc_1.abstractmethod
