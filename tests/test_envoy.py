@@ -1,10 +1,13 @@
 """What is Envoy's alone: a real Envoy before a gRPC server that answers what each test tells it."""
 
 import json
+import re
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import reduce
 from pathlib import Path
 from threading import Event
 from typing import Any, NamedTuple
@@ -14,6 +17,9 @@ import grpc
 import httpx
 import pytest
 from conftest import eventually
+from doors import RPCS
+from google.api import annotations_pb2
+from google.protobuf import message_factory
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
 from google.rpc import status_pb2
@@ -37,6 +43,15 @@ DOCUMENTED = [
     *(("POST", path, checkout_pb2.CheckoutError(status_code=409), 409) for path in CHECKOUTS),
     ("GET", INVENTORY, inventory_pb2.InventoryError(message="없"), 404),
 ]
+PATTERNS = [
+    (rpc, kind, getattr(rule, kind))
+    for rpc, method in RPCS.items()
+    for declared in [method.GetOptions().Extensions[annotations_pb2.http]]
+    for rule in (declared, *declared.additional_bindings)
+    for kind in [rule.WhichOneof("pattern") or ""]
+    if kind and re.search("{[^=}]+(=.*[*].*)?}", getattr(rule, kind))
+]
+"""Routes with a variable in their path."""
 
 
 class Backend(grpc.GenericRpcHandler):
@@ -44,6 +59,7 @@ class Backend(grpc.GenericRpcHandler):
 
     def __init__(self) -> None:
         self.reply: Reply = lambda context: Order()
+        self.request = b""
         self.metadata: dict[str, str | bytes] = {}
         self.seconds_left = 0.0
         self.health = health.HealthServicer()
@@ -56,7 +72,7 @@ class Backend(grpc.GenericRpcHandler):
         return grpc.unary_unary_rpc_method_handler(self._answer)
 
     def _answer(self, request: bytes, context: grpc.ServicerContext) -> bytes:
-        self.metadata = dict(context.invocation_metadata())
+        self.request, self.metadata = request, dict(context.invocation_metadata())
         self.seconds_left = context.time_remaining()
         return self.reply(context).SerializeToString()
 
@@ -146,6 +162,35 @@ def test_malformed_json_is_told_in_the_shape_of_its_route(envoy: Envoy, path: st
 @pytest.mark.parametrize("path", [*(path for _, path in ROUTES), "/", "/nowhere"])
 def test_a_wrong_method_or_path_is_404_in_the_shape_of_its_route(envoy: Envoy, path: str) -> None:
     refused(envoy.rest.delete(path), path, 404)
+
+
+@pytest.mark.parametrize("path", [*(path for _, path in ROUTES), "/", "/nowhere", "/healthz"])
+def test_an_answer_to_head_has_no_body_and_the_connection_goes_on(envoy: Envoy, path: str) -> None:
+    with socket.create_connection((envoy.rest.base_url.host, envoy.rest.base_url.port)) as peer:
+        for method in ("HEAD", "GET"):
+            last = "" if method == "HEAD" else "Connection: close\r\n"
+            peer.sendall(f"{method} {path} HTTP/1.1\r\nHost: till\r\n{last}\r\n".encode())
+        answers = b"".join(iter(lambda: peer.recv(1 << 16), b"")).decode()
+    head, _, rest = answers.partition("\r\n\r\n")
+
+    assert head.startswith(f"HTTP/1.1 {200 if path == '/healthz' else 404} ")
+    assert rest.startswith("HTTP/1.1 "), answers
+
+
+@pytest.mark.parametrize(("rpc", "kind", "pattern"), PATTERNS)
+def test_a_query_does_not_speak_for_the_path(
+    envoy: Envoy, rpc: str, kind: str, pattern: str
+) -> None:
+    (name,) = re.findall("{([^}=]+)", pattern)
+    told = "operations/7" if "operations/**" in pattern else "7"
+    path = re.sub("{[^}]+}", told, pattern)
+    request = message_factory.GetMessageClass(RPCS[rpc].input_type)()
+    for spelt in {name, re.sub("_(.)", lambda found: found[1].upper(), name)}:
+        envoy.backend.request = b""
+        answer = envoy.rest.request(kind, f"{path}?{spelt}=8&unknown=9")
+        assert envoy.backend.request, answer.text
+        request.ParseFromString(envoy.backend.request)
+        assert str(reduce(getattr, name.split("."), request)) == told
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
