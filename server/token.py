@@ -144,7 +144,7 @@ class Verifier:
                 issuer=self._issuer,
                 leeway=LEEWAY_SECONDS,
                 # Cognito's access tokens have no aud.
-                options={"require": ["exp", "iss", "sub", "token_use"], "verify_aud": False},
+                options={"require": ["exp", "iss", "token_use"], "verify_aud": False},
             )
             return _token(claims)
         except (jwt.PyJWTError, ValueError, TypeError, ArithmeticError, RecursionError):

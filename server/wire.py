@@ -56,6 +56,7 @@ def page_position(token: str, *kinds: type) -> Any:
         return None
     try:
         position = json.loads(base64.urlsafe_b64decode(token))
+        json.dumps(position, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except (ValueError, RecursionError):
         position = None
     parts = position if isinstance(position, list) else [position]

@@ -4,7 +4,7 @@ import json
 import re
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import reduce
@@ -42,6 +42,23 @@ DOCUMENTED = [
     *(("POST", path, SimpleOrderError(error="taken"), 400) for path in SIMPLE),
     *(("POST", path, checkout_pb2.CheckoutError(status_code=409), 409) for path in CHECKOUTS),
     ("GET", INVENTORY, inventory_pb2.InventoryError(message="없"), 404),
+]
+MISREAD = [
+    ("/orders", '{"userId": "x"}', "userId", "must be a whole number of 32 bits"),
+    ("/orders", '{"userId": {}}', "userId", "must not be an object"),
+    ("/orders", '{"notes": 5}', "notes", "must be a string"),
+    ("/orders", '{"useShippingAccount": 2}', "useShippingAccount", "must be true or false"),
+    ("/orders", '{"quoteItems": [1]}', "quoteItems[0]", "cannot have this value"),
+    (
+        "/orders",
+        '{"quoteItems": [{"priceOptionId": "x\\n: y"}]}',
+        "quoteItems[0].priceOptionId",
+        "must be a whole number of 64 bits",
+    ),
+    (DRAFTS[0], '{"line_total": "x"}', "line_total", "must be a number"),
+    ("/new-order", '{"grand_total": 1, "grand_total": 2}', "grand_total", "is there twice"),
+    ("/new-order", '{"store_id": 5}', "store_id", "must be a string"),
+    ("/checkout", '{"orderNumber": 5}', "orderNumber", "must be a string"),
 ]
 PATTERNS = [
     (rpc, kind, getattr(rule, kind))
@@ -134,7 +151,19 @@ def refusal(code: grpc.StatusCode, message: str, *details: Message) -> Reply:
     return refuse
 
 
-def refused(answer: httpx.Response, path: str, status: int, message: object = ANY) -> None:
+def info(reason: str) -> dict[str, Any]:
+    """Returns the detail that names the reason of an error."""
+    kind = "type.googleapis.com/google.rpc.ErrorInfo"
+    return {"@type": kind, "reason": reason, "domain": "till", "metadata": {}}
+
+
+def refused(
+    answer: httpx.Response,
+    path: str,
+    status: int,
+    message: object = ANY,
+    details: Sequence[dict[str, Any]] = (),
+) -> None:
     """Asserts that an error has this message, in the shape of its route."""
     errors = [{"code": 10 if status == 409 else 11, "params": [{"message": message}]}]
     content = {"error": {"code": "CheckoutInvalido", "details": {"errors": errors}}}
@@ -144,7 +173,9 @@ def refused(answer: httpx.Response, path: str, status: int, message: object = AN
     shapes |= {one: {"is_accepted": False, "message": message} for one in DRAFTS}
     shapes |= {INVENTORY: {"message": message}}
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/json")
-    assert answer.json() == shapes.get(path, {"code": ANY, "message": message, "details": []})
+    assert answer.json() == shapes.get(
+        path, {"code": ANY, "message": message, "details": [*details]}
+    )
 
 
 @pytest.mark.parametrize("path", POSTS)
@@ -156,7 +187,22 @@ def test_a_body_above_the_limit_is_413_in_the_shape_of_its_route(envoy: Envoy, p
 @pytest.mark.parametrize("path", [path for path in POSTS if "custom" not in path])
 def test_malformed_json_is_told_in_the_shape_of_its_route(envoy: Envoy, path: str) -> None:
     answer = envoy.rest.post(path, content=b'{"a')
-    refused(answer, path, 409 if path in CHECKOUTS else 400, "Closing quote expected in string.")
+    told = "Closing quote expected in string."
+    refused(answer, path, 409 if path in CHECKOUTS else 400, told, [info("MALFORMED_REQUEST")])
+
+
+@pytest.mark.parametrize(("path", "body", "field", "wrong"), MISREAD)
+def test_a_value_of_another_type_is_told_with_its_field_as_the_document_spells_it(
+    envoy: Envoy, path: str, body: str, field: str, wrong: str
+) -> None:
+    answer = envoy.rest.post(path, content=body)
+    violation = {"field": field, "description": wrong, "reason": ""}
+    request = {
+        "@type": "type.googleapis.com/google.rpc.BadRequest",
+        "fieldViolations": [violation],
+    }
+    details = [request, info("INVALID_FIELD")]
+    refused(answer, path, 409 if path in CHECKOUTS else 400, f"{field} {wrong}", details)
 
 
 @pytest.mark.parametrize("path", [*(path for _, path in ROUTES), "/", "/nowhere"])
@@ -185,12 +231,16 @@ def test_a_query_does_not_speak_for_the_path(
     told = "operations/7" if "operations/**" in pattern else "7"
     path = re.sub("{[^}]+}", told, pattern)
     request = message_factory.GetMessageClass(RPCS[rpc].input_type)()
-    for spelt in {name, re.sub("_(.)", lambda found: found[1].upper(), name)}:
+    for spelt in (name, re.sub("_(.)", lambda found: found[1].upper(), name), _escaped(name)):
         envoy.backend.request = b""
         answer = envoy.rest.request(kind, f"{path}?{spelt}=8&unknown=9")
         assert envoy.backend.request, answer.text
         request.ParseFromString(envoy.backend.request)
         assert str(reduce(getattr, name.split("."), request)) == told
+
+
+def _escaped(text: str) -> str:
+    return "".join(f"%{ord(letter):02X}" for letter in text)
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)

@@ -141,7 +141,10 @@ def test_operations_are_listed_in_pages_the_oldest_first(inner: Stubs) -> None:
     assert pages == [names[:2], names[2:4], names[4:]]
 
 
-@pytest.mark.parametrize("fields", [{"filter": "done"}, {"page_size": -1}, {"page_token": "x"}])
+@pytest.mark.parametrize(
+    "fields",
+    [{"filter": "done"}, {"page_size": -1}, {"page_token": "x"}, {"page_token": "Ilx1ZDgwMCI="}],
+)
 def test_a_list_that_cannot_be_made_is_refused(inner: Stubs, fields: dict[str, object]) -> None:
     submit(inner, "item")
     asked = pb.ListOperationsRequest(**fields)
