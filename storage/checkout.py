@@ -197,6 +197,8 @@ def _store_away(packed: Order, waves: set[int]) -> None:
 def _check(tenant: int, request: Request, packed: Order) -> int:
     """Opens the checkout if it is new, adds the checkout items it lacks, and returns how many."""
     checkout = _find(tenant, request.external_number) or _open(tenant, request)
+    if checkout.store != request.store:
+        raise Race(f"checkout {checkout.external_number} was opened by another store")
     known = _items(checkout)
     numbers = {item.item_number for item in known}
     new = [item for item in request.items if item.item_number not in numbers]
@@ -245,6 +247,8 @@ def _follow(packed: Order, lines: dict[str, OrderItem]) -> None:
     Two checkouts of one order meet there first, so that one of them sees what the other packed.
     """
     order.meet(packed)
+    if packed.status == "CANCELLED":
+        raise Race(f"order {packed.order_id} was cancelled by another")
     if packed.status in ("SHIPPED", "DELIVERED"):  # what is packed late changes nothing of that
         return
     owned = (CheckoutItem.tenant == packed.tenant) & (CheckoutItem.order_id == packed.order_id)

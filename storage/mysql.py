@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import pymysql
 import pymysql.cursors
-from peewee import DatabaseError, InterfaceError, MySQLDatabase
+from peewee import DatabaseError, InterfaceError, MySQLDatabase, chunked
 from pymysql.constants import CLIENT
 
 from storage.row import DB
@@ -26,8 +26,16 @@ log = logging.getLogger("till.engine")
 
 CONNECT_SECONDS = 1
 LOCK_WAIT_SECONDS = 1
+IDLE_SECONDS = 20
+"""How long the server waits for a session's next word. A host that vanished in the middle of a
+transaction would keep its locks for eight hours, the servers' own measure.
+"""
 ANSWER_SECONDS = 10
 """How long the database may take for one statement before the connection counts as lost."""
+PACKET_STATEMENTS = 1000
+"""Statements of one packet: an import writes tens of thousands of events, and servers take no
+packet above 16 MiB by default.
+"""
 UPGRADE_SECONDS = 24 * 3600
 """The same for a statement that changes the schema, which may copy a large table."""
 DUPLICATE = 1062
@@ -35,7 +43,7 @@ BROKEN_CHECK = {3819, 4025}
 """MySQL's code and MariaDB's."""
 BEATEN = {1020, 1205, 1213}
 """Changed since read, lock wait over, deadlock or certification: the transaction is undone."""
-LOST = {0, 1040, 1047, 1053, 1180, 1290, 1317, 1927, 2002, 2003, 2006, 2013, 2014, 2055}
+LOST = {0, 1040, 1047, 1053, 1180, 1290, 1317, 1927, 2002, 2003, 2006, 2013, 2014, 2055, 4031}
 """No connection any more, or to a server that cannot write now, as a node that leaves its cluster
 in the moment of a commit (1180): a new one may be better.
 """
@@ -120,7 +128,8 @@ class Database(Bound, MySQLDatabase):
         cursor = connection.cursor()
         cursor.execute(f"SET SESSION TRANSACTION ISOLATION LEVEL {level}")
         cursor.execute(
-            f"SET SESSION sql_mode = '{MODES}', innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS}"
+            f"SET SESSION sql_mode = '{MODES}', wait_timeout = {IDLE_SECONDS}, "
+            f"innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS}"
         )
         connection._read_timeout = seconds  # type: ignore[attr-defined] # it has no other way
         return connection
@@ -186,17 +195,15 @@ def patient() -> Iterator[None]:
 
 
 def run_all(statements: list[tuple[str, list[object]]]) -> None:
-    """Runs statements in their order, in one round trip where the server takes several at once; one
-    that fails keeps the rest from running.
+    """Runs statements in their order, in few round trips where the server takes several at once;
+    one that fails keeps the rest from running.
     """
-    if not DB.obj.takes_several:
-        for text, values in statements:
-            DB.execute_sql(text, values)
-        return
-    together = "; ".join(text for text, _ in statements)
-    cursor = DB.execute_sql(together, [value for _, values in statements for value in values])
-    while cursor.nextset():
-        pass
+    at_once = PACKET_STATEMENTS if DB.obj.takes_several else 1
+    for some in chunked(statements, at_once):
+        together = "; ".join(text for text, _ in some)
+        cursor = DB.execute_sql(together, [value for _, values in some for value in values])
+        while cursor.nextset():
+            pass
 
 
 def set_savepoint() -> None:

@@ -60,6 +60,7 @@ _MEET = Prepared(
         (Order.tenant == param("tenant"))
         & (Order.order_id == param("order_id"))
         & (Order.item_changes == param("was"))
+        & (Order.status == param("status"))
     )
 )
 
@@ -168,8 +169,8 @@ def meet(order: Order) -> None:
     more.
     """
     same = {"tenant": order.tenant, "order_id": order.order_id}
-    if _MEET.run(was=order.item_changes, **same) != 1:
-        raise Race(f"the lines of order {order.order_id} were changed by another")
+    if _MEET.run(was=order.item_changes, status=order.status, **same) != 1:
+        raise Race(f"order {order.order_id} was changed by another")
     order.item_changes += 1
 
 

@@ -1,6 +1,7 @@
 """Connections to a database server: cut in a commit, killed, kept waiting. SQLite has none."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -8,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 import test_units
+from conftest import PATIENCE_SECONDS
 from databases import connect, rows
 from inside import on_this_thread
 from invariants import assert_invariants
@@ -15,9 +17,10 @@ from mariadb import MariaDB
 from proxy import Cut, Proxy, proxied
 from test_units import assert_the_book_adds_up, claim, submit, using
 
-from storage import order
+from storage import event, mysql, order
 from storage.engine import Engine
 from storage.errors import OrderExists, OutcomeUnknown, Overloaded
+from storage.mysql import PACKET_STATEMENTS
 from storage.once import once
 from storage.pool import RETRY_SECONDS
 from storage.row import DB
@@ -193,6 +196,44 @@ def test_connections_killed_by_an_operator_are_replaced_unseen(mariadb: MariaDB)
 
     using(url, use, connections=4)
     assert rows(url, "SELECT count(*) FROM orders") == [(80,)]
+
+
+def test_a_host_that_vanishes_in_a_transaction_lets_its_locks_go(
+    mariadb: MariaDB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mysql, "IDLE_SECONDS", 1)
+    stands, goes_on = threading.Event(), threading.Event()
+
+    def stand_still() -> bytes:
+        order_id = submit("1")
+        stands.set()
+        assert goes_on.wait(PATIENCE_SECONDS)
+        return order_id
+
+    async def use(engine: Engine) -> None:
+        first = asyncio.create_task(engine.write(lambda: once(claim("k"), stand_still)))
+        await asyncio.to_thread(stands.wait)
+        twin, replayed = await engine.write(lambda: once(claim("k"), lambda: submit("1")))
+        goes_on.set()
+        assert (await first, replayed) == ((twin, True), False)
+
+    with mariadb.lend() as url:
+        using(url, use)
+        assert rows(url, "SELECT count(*) FROM orders") == [(1,)]
+
+
+def test_more_events_than_a_packet_holds_are_written_with_their_change(mariadb: MariaDB) -> None:
+    (most,) = mariadb.run("SELECT @@max_allowed_packet")
+    events = 3 * PACKET_STATEMENTS
+    text = "x" * (4 * int(most[0]) // 3 // events)
+
+    def unit() -> None:
+        for _ in range(events):
+            event.record(1, "store.created", "s", text=text)
+
+    with mariadb.lend() as url:
+        using(url, lambda engine: engine.write(unit))
+        assert rows(url, "SELECT count(*), max(seq) FROM events") == [(events, events)]
 
 
 def test_a_lock_held_by_somebody_else_is_waited_out_or_told(mariadb: MariaDB) -> None:
