@@ -241,3 +241,44 @@ def test_a_draft_is_played_to_its_order_as_rest(stack: Stack, spelling: str) -> 
     eventually(lambda: stack.rest.get(f"/v1/draftItems/i-{spelling}").raise_for_status())
     read = stack.rest.get(f"/orders/{made.json()['orderId']}", headers=CALLER).json()
     assert read["checkoutDraftId"] == spelling
+
+
+def stamped(inner: Stubs, text: str) -> None:
+    """Submits an item that was made at this time."""
+    item = pb.SubmitDraftItemRequest(pk=text, gsi_1_pk="d", quantity=1, idempotency_key=text)
+    item.created_at = item.updated_at = item.deleted_at.value = text
+    inner.draft.SubmitDraftItem(item)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-13-01T00:00:00Z",
+        "2026-00-01T00:00:00Z",
+        "2026-02-30T00:00:00Z",
+        "2026-04-31T00:00:00Z",
+        "2026-01-32T00:00:00Z",
+        "2026-01-01T24:00:00Z",
+        "2026-01-01T00:60:00Z",
+        "2026-01-01T00:00:61Z",
+        "2026-01-01T00:00:00+24:00",
+        "2026-01-01T00:00:00-00:60",
+        f"2026-01-01T00:00:00.{'1' * 300}Z",
+    ],
+)
+def test_a_time_that_no_clock_shows_is_refused(inner: Stubs, text: str) -> None:
+    code, status = refused(lambda: stamped(inner, text))
+
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    for field in ("deleted_at", "created_at", "updated_at"):
+        assert f"{field} must be an RFC 3339 time" in status.message
+
+
+@pytest.mark.parametrize(
+    "text", ["2024-02-29T23:59:60.123456789+05:45", "2026-12-31 00:00:00z", "2026-06-30t01:02:03Z"]
+)
+def test_a_time_is_kept_as_it_was_sent(inner: Stubs, text: str) -> None:
+    stamped(inner, text)
+
+    found = inner.draft.GetDraftItem(pb.GetDraftItemRequest(checkout_draft_item_id=text))
+    assert {found.created_at, found.updated_at, found.deleted_at} == {text}
