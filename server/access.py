@@ -85,6 +85,7 @@ _SERVICES = {
     },
     "till.v1.CheckoutService": {
         "RecordCheckout": Rule(Needs.DEFAULT),
+        "RecordJsonCheckout": Rule(Needs.DEFAULT),
         "RecordCustomCheckout": Rule(Needs.DEFAULT),
         "GetCheckout": Rule(Needs.DEFAULT),
         "ListCheckouts": Rule(Needs.TOKEN, OPERATOR),

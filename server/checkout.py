@@ -3,12 +3,12 @@
 import json
 from typing import Any
 
-from google.protobuf.json_format import ParseDict, ParseError
 from till.v1 import checkout_pb2 as pb
 from till.v1.checkout_pb2_grpc import CheckoutServiceServicer
 
-from server import call, mapping, wire
+from server import call, checkout_json, mapping, wire
 from server.check import Violation, violations
+from server.checkout_json import Faults
 from server.errors import CheckoutRefused, fault_message
 from storage import checkout, store
 from storage.checkout_request import Code, Fault, Item, Request
@@ -38,10 +38,18 @@ class CheckoutServicer(CheckoutServiceServicer):
         self, request: pb.RecordCheckoutRequest, context: Any
     ) -> pb.RecordCheckoutResponse:
         """Records a checkout, or refuses it with every fault at once."""
-        tenant = call.current().tenant
-        asked, faults = _asked(request), [_fault(violation) for violation in violations(request)]
-        protocol, faults = await self._engine.write(lambda: checkout.record(tenant, asked, faults))
-        return await _answer(context, protocol, faults)
+        return await self._record(context, request, {})
+
+    async def RecordJsonCheckout(
+        self, request: pb.RecordJsonCheckoutRequest, context: Any
+    ) -> pb.RecordCheckoutResponse:
+        """Records a checkout that came as JSON."""
+        text = request.payload.data
+        try:
+            found = checkout_json.read(checkout_json.load(text))
+        except ValueError as error:
+            return await self._refuse(context, text, _unreadable(error))
+        return await self._record(context, *found)
 
     async def RecordCustomCheckout(
         self, request: pb.RecordCustomCheckoutRequest, context: Any
@@ -60,12 +68,10 @@ class CheckoutServicer(CheckoutServiceServicer):
                 context, text, Fault(Code.MAPPING_MISSING, {"store": request.store})
             )
         try:
-            standard = _standard(paths, request.store, text)
+            payload = mapping.apply(paths, request.store, checkout_json.load(text))
         except ValueError as error:
-            return await self._refuse(
-                context, text, Fault(Code.UNREADABLE, {"message": str(error)})
-            )
-        return await self.RecordCheckout(standard, context)
+            return await self._refuse(context, text, _unreadable(error))
+        return await self._record(context, *checkout_json.read(payload))
 
     async def GetCheckout(self, request: pb.GetCheckoutRequest, context: Any) -> pb.Checkout:
         """Returns a checkout with its items."""
@@ -100,6 +106,16 @@ class CheckoutServicer(CheckoutServiceServicer):
             errors=[fault_message(fault) for fault in faults],
             create_time=wire.timestamp(row.create_ms),
         )
+
+    async def _record(
+        self, context: Any, request: pb.RecordCheckoutRequest, known: Faults
+    ) -> pb.RecordCheckoutResponse:
+        """Records what could be read of a request, if nothing is wrong with it or known to be."""
+        tenant, asked = call.current().tenant, _asked(request)
+        broken = [each for each in violations(request) if not _is_known(each.field, known)]
+        faults = [*known.values(), *map(_fault, broken)]
+        protocol, faults = await self._engine.write(lambda: checkout.record(tenant, asked, faults))
+        return await _answer(context, protocol, faults)
 
     async def _refuse(self, context: Any, text: bytes, fault: Fault) -> pb.RecordCheckoutResponse:
         """Keeps a request that never became a standard one, and refuses it."""
@@ -138,18 +154,13 @@ def _fault(violation: Violation) -> Fault:
     return Fault(_CODES[violation.rule], {"field": violation.field})
 
 
-def _standard(paths: dict[str, str], store_code: str, text: bytes) -> pb.RecordCheckoutRequest:
-    """Returns a store's own payload as the standard request. Raises ValueError when it cannot be
-    read.
-    """
-    try:
-        payload = json.loads(text)
-    except (ValueError, RecursionError):
-        raise ValueError("the body is not JSON") from None
-    try:
-        return ParseDict(mapping.apply(paths, store_code, payload), pb.RecordCheckoutRequest())
-    except (ParseError, RecursionError) as error:
-        raise ValueError(f"the mapped body is not a checkout: {error}") from None
+def _is_known(field: str, known: Faults) -> bool:
+    """Whether a field, or what it is in, could not be read: its rule has nothing to add."""
+    return field in known or field.rpartition(".")[0] in known
+
+
+def _unreadable(error: ValueError) -> Fault:
+    return Fault(Code.UNREADABLE, {"message": str(error)})
 
 
 def _checkout(row: Checkout, items: list[pb.CheckoutItem]) -> pb.Checkout:

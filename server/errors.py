@@ -297,6 +297,7 @@ _BODIES: dict[str, Callable[[Failure], Message]] = {
     "/till.v1.OrderService/SubmitStoreOrder": _simple_order_error,
     "/till.v1.OrderService/ListRecentUserOrders": _simple_order_error,
     "/till.v1.CheckoutService/RecordCheckout": _checkout_error,
+    "/till.v1.CheckoutService/RecordJsonCheckout": _checkout_error,
     "/till.v1.CheckoutService/RecordCustomCheckout": _checkout_error,
     "/till.v1.InventoryService/ListDayTicketInventory": _inventory_error,
 }

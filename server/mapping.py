@@ -18,13 +18,8 @@ def check_paths(mapping: dict[str, str]) -> None:
     for target, path in mapping.items():
         try:
             jsonpath.compile(path)
-        except jsonpath.JSONPathError as error:
-            broken.append(
-                (
-                    f"mapping[{target}]",
-                    f"is not a JSONPath: {error.args[0] if error.args else path}",
-                )
-            )
+        except jsonpath.JSONPathError:
+            broken.append((f"mapping[{target}]", f"is not a JSONPath: {path}"))
     if broken:
         raise InvalidRequest(broken)
 

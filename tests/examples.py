@@ -73,6 +73,7 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
             "items": [_PACKED],
         }
     ],
+    "CheckoutService.RecordJsonCheckout": [{"payload": {"data": "e30="}}],
     "CheckoutService.RecordCustomCheckout": [{"store": "$store", "payload": {"data": "e30="}}],
     "CheckoutService.GetCheckout": [{"externalNumber": "$external"}],
     "CheckoutService.GetProtocol": [{"protocol": "$protocol"}],

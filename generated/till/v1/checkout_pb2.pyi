@@ -299,6 +299,30 @@ class CheckoutFaultError(_message.Message):
 Global___CheckoutFaultError: _TypeAlias = CheckoutFaultError  # noqa: Y015
 
 @_typing.final
+class RecordJsonCheckoutRequest(_message.Message):
+    """A checkout as JSON."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAYLOAD_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def payload(self) -> _httpbody_pb2.HttpBody:
+        """A RecordCheckoutRequest, as the document spells it."""
+
+    def __init__(
+        self,
+        *,
+        payload: _httpbody_pb2.HttpBody | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordJsonCheckoutRequest: _TypeAlias = RecordJsonCheckoutRequest  # noqa: Y015
+
+@_typing.final
 class RecordCustomCheckoutRequest(_message.Message):
     """A checkout in the store's own words."""
 

@@ -41,6 +41,11 @@ class CheckoutServiceStub:
                 request_serializer=till_dot_v1_dot_checkout__pb2.RecordCheckoutRequest.SerializeToString,
                 response_deserializer=till_dot_v1_dot_checkout__pb2.RecordCheckoutResponse.FromString,
                 _registered_method=True)
+        self.RecordJsonCheckout = channel.unary_unary(
+                '/till.v1.CheckoutService/RecordJsonCheckout',
+                request_serializer=till_dot_v1_dot_checkout__pb2.RecordJsonCheckoutRequest.SerializeToString,
+                response_deserializer=till_dot_v1_dot_checkout__pb2.RecordCheckoutResponse.FromString,
+                _registered_method=True)
         self.RecordCustomCheckout = channel.unary_unary(
                 '/till.v1.CheckoutService/RecordCustomCheckout',
                 request_serializer=till_dot_v1_dot_checkout__pb2.RecordCustomCheckoutRequest.SerializeToString,
@@ -72,6 +77,15 @@ class CheckoutServiceServicer:
         """The RecordCheckout method records a checkout, all or nothing. Recording it again changes nothing.
         Errors, as CheckoutError with every fault at once: INVALID_ARGUMENT (the request is at fault);
         FAILED_PRECONDITION (what it names is missing or forbids it). REST answers both with 409.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecordJsonCheckout(self, request, context):
+        """The RecordJsonCheckout method is RecordCheckout for REST: it reads the JSON itself, so that what cannot be read
+        is told with every other fault, and kept under its protocol, too.
+        Errors: those of RecordCheckout.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -115,6 +129,11 @@ def add_CheckoutServiceServicer_to_server(servicer, server):
             'RecordCheckout': grpc.unary_unary_rpc_method_handler(
                     servicer.RecordCheckout,
                     request_deserializer=till_dot_v1_dot_checkout__pb2.RecordCheckoutRequest.FromString,
+                    response_serializer=till_dot_v1_dot_checkout__pb2.RecordCheckoutResponse.SerializeToString,
+            ),
+            'RecordJsonCheckout': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordJsonCheckout,
+                    request_deserializer=till_dot_v1_dot_checkout__pb2.RecordJsonCheckoutRequest.FromString,
                     response_serializer=till_dot_v1_dot_checkout__pb2.RecordCheckoutResponse.SerializeToString,
             ),
             'RecordCustomCheckout': grpc.unary_unary_rpc_method_handler(
@@ -166,6 +185,33 @@ class CheckoutService:
             target,
             '/till.v1.CheckoutService/RecordCheckout',
             till_dot_v1_dot_checkout__pb2.RecordCheckoutRequest.SerializeToString,
+            till_dot_v1_dot_checkout__pb2.RecordCheckoutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordJsonCheckout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/till.v1.CheckoutService/RecordJsonCheckout',
+            till_dot_v1_dot_checkout__pb2.RecordJsonCheckoutRequest.SerializeToString,
             till_dot_v1_dot_checkout__pb2.RecordCheckoutResponse.FromString,
             options,
             channel_credentials,

@@ -40,6 +40,11 @@ class CheckoutServiceStub:
     Errors, as CheckoutError with every fault at once: INVALID_ARGUMENT (the request is at fault);
     FAILED_PRECONDITION (what it names is missing or forbids it). REST answers both with 409.
     """
+    RecordJsonCheckout: _grpc.UnaryUnaryMultiCallable[_checkout_pb2.RecordJsonCheckoutRequest, _checkout_pb2.RecordCheckoutResponse]
+    """The RecordJsonCheckout method is RecordCheckout for REST: it reads the JSON itself, so that what cannot be read
+    is told with every other fault, and kept under its protocol, too.
+    Errors: those of RecordCheckout.
+    """
     RecordCustomCheckout: _grpc.UnaryUnaryMultiCallable[_checkout_pb2.RecordCustomCheckoutRequest, _checkout_pb2.RecordCheckoutResponse]
     """The RecordCustomCheckout method turns a store's own payload into the standard one by the store's mapping
     (StoreService.SetCheckoutMapping), then records it.
@@ -67,6 +72,11 @@ class CheckoutServiceAsyncStub(CheckoutServiceStub):
     """The RecordCheckout method records a checkout, all or nothing. Recording it again changes nothing.
     Errors, as CheckoutError with every fault at once: INVALID_ARGUMENT (the request is at fault);
     FAILED_PRECONDITION (what it names is missing or forbids it). REST answers both with 409.
+    """
+    RecordJsonCheckout: _aio.UnaryUnaryMultiCallable[_checkout_pb2.RecordJsonCheckoutRequest, _checkout_pb2.RecordCheckoutResponse]  # type: ignore[assignment]
+    """The RecordJsonCheckout method is RecordCheckout for REST: it reads the JSON itself, so that what cannot be read
+    is told with every other fault, and kept under its protocol, too.
+    Errors: those of RecordCheckout.
     """
     RecordCustomCheckout: _aio.UnaryUnaryMultiCallable[_checkout_pb2.RecordCustomCheckoutRequest, _checkout_pb2.RecordCheckoutResponse]  # type: ignore[assignment]
     """The RecordCustomCheckout method turns a store's own payload into the standard one by the store's mapping
@@ -98,6 +108,17 @@ class CheckoutServiceServicer(metaclass=_abc_1.ABCMeta):
         """The RecordCheckout method records a checkout, all or nothing. Recording it again changes nothing.
         Errors, as CheckoutError with every fault at once: INVALID_ARGUMENT (the request is at fault);
         FAILED_PRECONDITION (what it names is missing or forbids it). REST answers both with 409.
+        """
+
+    @_abc_1.abstractmethod
+    def RecordJsonCheckout(
+        self,
+        request: _checkout_pb2.RecordJsonCheckoutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_checkout_pb2.RecordCheckoutResponse, _abc.Awaitable[_checkout_pb2.RecordCheckoutResponse]]:
+        """The RecordJsonCheckout method is RecordCheckout for REST: it reads the JSON itself, so that what cannot be read
+        is told with every other fault, and kept under its protocol, too.
+        Errors: those of RecordCheckout.
         """
 
     @_abc_1.abstractmethod
