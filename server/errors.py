@@ -39,6 +39,8 @@ DETAILS_BYTES_MAX = 2000
 """Bytes of their texts: an error travels in headers, of which clients read 8 KiB and no more."""
 TEXT_BYTES_MAX = 600
 """Bytes of one text: names of the caller's own may be as long as a request."""
+ALONE_BYTES_MAX = 1100
+"""Bytes of a text that comes without details: room for a name of 255 characters, in any script."""
 NOT_FOUND_TEXT = "찾을 수 없습니다."
 FORBIDDEN_TEXT = "이 작업을 수행할 권한(permission)이 없습니다."
 
@@ -170,7 +172,9 @@ def explain(error: Exception, request_id: str) -> Failure:
     if known is None:
         return Failure(StatusCode.INTERNAL, "INTERNAL", f"internal error, request id {request_id}")
     code, reason = known
-    failure = Failure(code, reason, _short(str(error)), _details(error), headers=_headers(error))
+    details = _details(error)
+    told = _short(str(error), TEXT_BYTES_MAX if details else ALONE_BYTES_MAX)
+    failure = Failure(code, reason, told, details, headers=_headers(error))
     if isinstance(error, store.EtagMismatch):
         failure.metadata = {"etag": error.etag}
     if isinstance(error, CheckoutRefused):
@@ -243,11 +247,9 @@ def _fitting(told: Sequence[Iterable[str]]) -> list[list[str]]:
     return kept
 
 
-def _short(text: str) -> str:
+def _short(text: str, most: int = TEXT_BYTES_MAX) -> str:
     data = text.encode()
-    if len(data) <= TEXT_BYTES_MAX:
-        return text
-    return data[: TEXT_BYTES_MAX - 3].decode(errors="ignore") + "…"
+    return text if len(data) <= most else data[: most - 3].decode(errors="ignore") + "…"
 
 
 def fault_message(fault: Fault) -> CheckoutFaultError:

@@ -8,7 +8,7 @@ import grpc
 import pytest
 from alone import alone
 from callers import CALLER, Stubs
-from conftest import Lend, eventually
+from conftest import Lend, Stack, eventually
 from databases import held
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, PreconditionFailure, RetryInfo
 from google.rpc.status_pb2 import Status
@@ -184,3 +184,18 @@ def test_the_details_of_five_hundred_bad_lines_fit_into_a_header(
     assert code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION)
     assert detail(status, ErrorInfo) is not None
     assert status.ByteSize() < DETAILS_BYTES_MAX
+
+
+@pytest.mark.parametrize("letter", ["日", "😀"])
+def test_a_documented_sentence_has_room_for_the_longest_name(
+    stack: Stack, stubs: Stubs, letter: str
+) -> None:
+    name = letter * 255
+    sentence = f"User {name} has no orders yet !"
+
+    by_rest = stack.rest.post("/user-orders", json={"user_id": name, "store_id": "s"})
+    asked = order_pb2.ListRecentUserOrdersRequest(user_id=name, store_id="s")
+    _, by_grpc = refused(lambda: stubs.order.ListRecentUserOrders(asked))
+
+    assert (by_rest.status_code, by_rest.json()["error"]) == (400, sentence)
+    assert by_grpc.message == sentence
