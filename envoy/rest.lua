@@ -15,6 +15,7 @@ local OWN = {
   ["404"] = { "5", "no such path or method" },
   ["408"] = { "4", "the request took too long to arrive" },
   ["413"] = { "8", "the request body is too large" },
+  ["426"] = { "9", "HTTP/1.1 or HTTP/2 is needed" },
   ["429"] = { "8", "too many requests" },
   ["431"] = { "8", "the request headers are too large" },
   ["501"] = { "12", "not implemented" },
