@@ -6,7 +6,6 @@ and the last line counts the rows, so that a file that was cut short is seen bef
 
 import base64
 import json
-import os
 from collections.abc import Callable, Iterator
 from functools import reduce
 from operator import and_, or_
@@ -17,6 +16,7 @@ from storage import migrate
 from storage.row import DB, LongBlob, Row
 from storage.sql import across_tenants, streamed, tuples
 from storage.tables import TABLES
+from storage.whole import replaced
 
 FORMAT = 1
 BATCH_ROWS = 500
@@ -41,8 +41,7 @@ def export(path: Path, tell: Tell) -> dict[str, int]:
     """
     counts = {table._meta.table_name: _count(table) for table in TABLES}
     total, done = sum(counts.values()), 0
-    draft = path.with_name(f"{path.name}.part")
-    with draft.open("wb") as file:
+    with replaced(path) as draft, draft.open("wb") as file:
         file.write(_line({"format": FORMAT, "schema": migrate.version()}))
         for table in TABLES:
             for row in _rows(table):
@@ -51,9 +50,6 @@ def export(path: Path, tell: Tell) -> dict[str, int]:
                 if done % BATCH_ROWS == 0:
                     tell(done, total)
         file.write(_line({"end": counts}))
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
     tell(done, total)
     return counts
 

@@ -1,6 +1,5 @@
 """SQLite: how a database file is opened, copied and brought back."""
 
-import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -10,6 +9,7 @@ from peewee import SqliteDatabase
 
 from storage.row import DB
 from storage.sql import Bound
+from storage.whole import replaced
 
 BACKUP_PAGES = 2000
 """Pages copied between two reports of progress."""
@@ -49,18 +49,13 @@ def backup(path: Path, tell: Callable[[int, int], None]) -> None:
     The query's snapshot is held throughout, so that writers go on and the copy never starts over.
     """
     DB.execute_sql("SELECT count(*) FROM sqlite_master").fetchone()
-    draft = path.with_name(f"{path.name}.part")
-    draft.unlink(missing_ok=True)
-    with closing(sqlite3.connect(draft)) as file:
+    with replaced(path) as draft, closing(sqlite3.connect(draft)) as file:
         DB.connection().backup(
             file,
             pages=BACKUP_PAGES,
             sleep=0,
             progress=lambda _, left, pages: tell(pages - left, pages),
         )
-    with draft.open("rb") as file_on_disk:
-        os.fsync(file_on_disk.fileno())
-    draft.replace(path)
 
 
 def restore(path: Path, tell: Callable[[int, int], None]) -> None:

@@ -11,9 +11,13 @@ from uuid import uuid4
 import pytest
 from callers import keyed
 from conftest import ORDER, ROOT, Lend, Stack, environment, eventually
+from databases import is_file, rows
+from inside import Book
 from invariants import assert_invariants, dump
 from mariadb import PASSWORD, QUOTED, MariaDB
 from ports import free_ports
+
+from storage import portable, sqlite
 
 
 def till(url: str, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -138,6 +142,66 @@ def test_a_backup_made_while_serving_is_whole(
         assert len(dump(url)["orders"]) >= 24
         again = till(url, "restore", str(tmp_path / "backup"))
         assert "the database is not empty" in again.stderr
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Progress is told from the first row or page on."""
+    monkeypatch.setattr(portable, "BATCH_ROWS", 1)
+    monkeypatch.setattr(sqlite, "BACKUP_PAGES", 1)
+
+
+def write_file(book: Book, verb: str, path: Path, tell: portable.Tell) -> None:
+    """Writes a book to a file as a command of `till` does, in this process."""
+    write = sqlite.backup if verb == "backup" and is_file(book.url) else portable.export
+    book.run(book.engine.scan(lambda: write(path, tell)))
+
+
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize("verb", ["backup", "export"])
+def test_a_file_that_two_write_at_once_is_whole_after_each(
+    book: Book, lend: Lend, tmp_path: Path, verb: str
+) -> None:
+    path, early = tmp_path / "book", tmp_path / "early"
+    names = iter(["meanwhile"])
+
+    def another(done_: int, total: int) -> None:
+        for name in names:  # there is one
+            done(till(book.url, "tenant", "create", name))
+            done(till(book.url, verb, str(path)))
+            early.write_bytes(path.read_bytes())
+
+    done(till(book.url, "tenant", "create", "before"))
+    write_file(book, verb, path, another)
+
+    kept = []
+    for file in (early, path):
+        with lend() as url:
+            done(till(url, "restore", str(file)))
+            kept.append([name for (name,) in rows(url, "SELECT name FROM tenants ORDER BY tenant")])
+    assert kept == [["before", "meanwhile"], ["before"]]
+    assert not [*tmp_path.glob("*.part")]
+
+
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize("verb", ["backup", "export"])
+def test_a_file_that_cannot_be_written_to_its_end_leaves_the_last_one(
+    book: Book, tmp_path: Path, verb: str
+) -> None:
+    def fail(done_: int, total: int) -> None:
+        raise OSError("the disk is full")
+
+    folder = tmp_path / "backups"
+    folder.mkdir()
+    (folder / "book").write_text("the last one")
+    done(till(book.url, "tenant", "create", "a"))
+
+    with pytest.raises(OSError, match="full"):
+        write_file(book, verb, folder / "book", fail)
+
+    assert [(file.name, file.read_text()) for file in folder.iterdir()] == [
+        ("book", "the last one")
+    ]
 
 
 def test_the_password_comes_from_a_file_and_is_shown_nowhere(
