@@ -63,10 +63,12 @@ async def _restore(config: Config, asked: Namespace) -> Any:
     bring_up(config)
     place = database.open_database(config.database, config.options())
     try:
-        if not portable.is_empty():
-            raise ValueError("the database is not empty; restore into a new one (TILL_DATABASE)")
         if is_sqlite and not isinstance(place, database.File):
             raise ValueError(f"{path} is a SQLite file; `till export` it, then `till import`")
+        if is_sqlite:
+            sqlite.keep_others_out()  # what they wrote after the look would be overwritten
+        if not portable.is_empty():
+            raise ValueError("the database is not empty; restore into a new one (TILL_DATABASE)")
         if is_sqlite:
             with _progress("pages") as tell:
                 sqlite.restore(path, tell)

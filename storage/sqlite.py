@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from peewee import SqliteDatabase
+from peewee import OperationalError, SqliteDatabase
 
 from storage.row import DB
 from storage.sql import Bound
@@ -58,8 +58,22 @@ def backup(path: Path, tell: Callable[[int, int], None]) -> None:
         )
 
 
+def keep_others_out() -> None:
+    """Has the open database for this connection alone, for writing and reading, until it is closed.
+
+    Raises ValueError when somebody else has it open.
+    """
+    DB.execute_sql("PRAGMA locking_mode=EXCLUSIVE")
+    try:
+        DB.execute_sql("BEGIN IMMEDIATE")  # takes the lock, which the COMMIT then keeps
+        DB.execute_sql("COMMIT")
+    except OperationalError as error:
+        raise ValueError(f"the database cannot be had alone; who has it open? ({error})") from None
+
+
 def restore(path: Path, tell: Callable[[int, int], None]) -> None:
-    """Copies a backup into the open database, over whatever it holds.
+    """Copies a backup into the open database, over whatever it holds: who calls has looked what
+    that is, and keeps others out since.
 
     Raises ValueError when the backup is damaged.
     """

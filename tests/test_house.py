@@ -99,7 +99,7 @@ def test_transactions_are_begun_by_the_engines_sides_and_migrations_alone() -> N
 
     assert [
         path.name for path in sources("server", "storage") if begun.search(path.read_text())
-    ] == ["group_commit.py", "lease.py", "migrate.py", "mysql.py", "pool.py"]
+    ] == ["group_commit.py", "lease.py", "migrate.py", "mysql.py", "pool.py", "sqlite.py"]
 
 
 @pytest.mark.parametrize("path", sources("server", "storage", "tests"), ids=lambda path: path.name)

@@ -1,22 +1,28 @@
 """`till backup`, `restore`, `export` and `import`: the whole order book, out and in again."""
 
+import asyncio
 import json
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
+from argparse import Namespace
+from contextlib import closing
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from callers import keyed
 from conftest import ORDER, ROOT, Lend, Stack, environment, eventually
-from databases import is_file, rows
+from databases import connect, file_of, is_file, rows
 from inside import Book
 from invariants import assert_invariants, dump
 from mariadb import PASSWORD, QUOTED, MariaDB
 from ports import free_ports
 
+from server import keep
+from server.config import Config
 from storage import portable, sqlite
 
 
@@ -37,6 +43,11 @@ def done(ran: subprocess.CompletedProcess[str]) -> dict[str, object]:
     assert ran.returncode == 0, ran.stderr
     printed: dict[str, object] = json.loads(ran.stdout)
     return printed
+
+
+def tenants(url: str) -> list[str]:
+    """Returns the names of the tenants of a book."""
+    return [name for (name,) in rows(url, "SELECT name FROM tenants ORDER BY tenant")]
 
 
 def fill(stack: Stack) -> None:
@@ -178,7 +189,7 @@ def test_a_file_that_two_write_at_once_is_whole_after_each(
     for file in (early, path):
         with lend() as url:
             done(till(url, "restore", str(file)))
-            kept.append([name for (name,) in rows(url, "SELECT name FROM tenants ORDER BY tenant")])
+            kept.append(tenants(url))
     assert kept == [["before", "meanwhile"], ["before"]]
     assert not [*tmp_path.glob("*.part")]
 
@@ -202,6 +213,57 @@ def test_a_file_that_cannot_be_written_to_its_end_leaves_the_last_one(
     assert [(file.name, file.read_text()) for file in folder.iterdir()] == [
         ("book", "the last one")
     ]
+
+
+@pytest.fixture
+def new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of an empty database in a file, for whose locks nobody waits long."""
+    monkeypatch.setitem(sqlite.PRAGMAS, "busy_timeout", 20)
+    url = f"sqlite:///{tmp_path / 'new.db'}"
+    keep.bring_up(Config(database=url))
+    return url
+
+
+def backed_up(folder: Path, name: str = "book.bak") -> Path:
+    """Returns a backup of a book with the tenant `kept`, under a name."""
+    url = f"sqlite:///{folder / 'old.db'}"
+    done(till(url, "tenant", "create", "kept"))
+    done(till(url, "backup", str(folder / name)))
+    return folder / name
+
+
+def restore(url: str, path: Path) -> None:
+    """Restores a backup in this process."""
+    asked = Namespace(command="restore", file=str(path))
+    asyncio.run(keep.run(Config(database=url), asked))
+
+
+def test_nobody_can_write_once_a_database_was_found_empty_for_a_backup(
+    new_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, is_empty = backed_up(tmp_path), portable.is_empty
+
+    def and_then_another_writes() -> bool:
+        found = is_empty()
+        locked = pytest.raises(sqlite3.OperationalError, match="locked")
+        with closing(sqlite3.connect(file_of(new_file), timeout=0)) as other, locked:
+            other.execute("INSERT INTO tenants VALUES (7, 'new', '', 'REQUIRE_MATCH', 0)")
+        return found
+
+    monkeypatch.setattr(portable, "is_empty", and_then_another_writes)
+    restore(new_file, path)
+
+    assert tenants(new_file) == ["kept"]
+
+
+def test_a_database_that_somebody_has_open_is_left_as_it_is(new_file: str, tmp_path: Path) -> None:
+    path = backed_up(tmp_path)
+    with closing(connect(new_file)) as other:
+        look = "SELECT name FROM tenants"
+        assert other.execute(look).fetchall() == []
+        with pytest.raises(ValueError, match="who has it open"):
+            restore(new_file, path)
+        assert other.execute(look).fetchall() == []
 
 
 def test_the_password_comes_from_a_file_and_is_shown_nowhere(
