@@ -77,7 +77,7 @@ def restore(path: Path, tell: Callable[[int, int], None]) -> None:
 
     Raises ValueError when the backup is damaged.
     """
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as file:
+    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as file:
         (verdict,) = file.execute("PRAGMA quick_check").fetchone()
         if verdict != "ok":
             raise ValueError(f"{path} is damaged: {verdict}")

@@ -266,6 +266,20 @@ def test_a_database_that_somebody_has_open_is_left_as_it_is(new_file: str, tmp_p
         assert other.execute(look).fetchall() == []
 
 
+@pytest.mark.parametrize("name", ["book#2.bak", "book?2.bak", "book%232.bak"])
+def test_a_backup_of_any_name_is_the_one_that_is_restored(
+    new_file: str, tmp_path: Path, name: str
+) -> None:
+    path = backed_up(tmp_path, name)
+    empty = f"sqlite:///{tmp_path / 'empty.db'}"
+    for other in {"book", "book#2.bak"} - {name}:  # as which a URI would understand such a name
+        done(till(empty, "backup", str(tmp_path / other)))
+
+    restore(new_file, path)
+
+    assert tenants(new_file) == ["kept"]
+
+
 def test_the_password_comes_from_a_file_and_is_shown_nowhere(
     mariadb: MariaDB, tmp_path: Path
 ) -> None:
