@@ -17,12 +17,16 @@ from rich.progress import track
 from server.config import Config
 from storage import inventory
 from storage.engine import Engine
-from storage.errors import InvalidField, Refusal
+from storage.errors import InvalidField, OutcomeUnknown, Overloaded, Refusal
 from storage.inventory import Setting
 
 COLUMNS = {"option_code", "sku", "date", "max_quantity", "inventory_code"}
 ERRORS_MAX = 100
 """Bad lines told at once."""
+_UNKNOWN = (
+    "the database failed in the moment of the commit: all rows were loaded, or none. Import the "
+    "file again: rows that have their maximum already stay as they are"
+)
 
 
 class BadLines(ValueError):
@@ -41,7 +45,10 @@ class Line(NamedTuple):
 
 
 async def run(config: Config, asked: Namespace) -> Any:
-    """Loads a file in one transaction and returns what to print. Raises BadLines, ValueError."""
+    """Loads a file in one transaction and returns what to print.
+
+    Raises BadLines, ValueError, and RuntimeError for a file that may be loaded another time.
+    """
     with _opened(asked.file) as text:
         lines = list(_lines(text))
     engine = Engine(config.database, options=config.options())
@@ -50,6 +57,10 @@ async def run(config: Config, asked: Namespace) -> Any:
         rows = await engine.write(lambda: inventory.batch_set(asked.tenant, settings, "import"))
     except InvalidField as refusal:
         raise BadLines([f"{refusal.field} {refusal.text}"]) from None
+    except OutcomeUnknown:
+        raise RuntimeError(_UNKNOWN) from None
+    except Overloaded as busy:
+        raise RuntimeError(f"nothing was loaded: {busy}; try again") from None
     except Refusal as refusal:
         raise BadLines([str(refusal)]) from None
     finally:

@@ -1,14 +1,27 @@
 """`till inventory import`: a file of stock, all of it or nothing."""
 
+import asyncio
 import json
 import subprocess
 import sys
+from argparse import Namespace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from conftest import ROOT, Stack
+from conftest import ROOT, Stack, environment
+from databases import held, log_of
+from databases import rows as stored
+from inside import TENANT, Book, opened
+from mariadb import MariaDB
+from proxy import Cut, proxied
+from samples import DAY, OPTION, product
+from test_engine_failures import no_larger_files
+
+from server.config import Config
+from server.load import run
+from storage import mysql, pool, sqlite
 
 LINES = 2000
 
@@ -24,10 +37,16 @@ def option(stack: Stack) -> str:
 
 def load(stack: Stack, folder: Path, text: str) -> subprocess.CompletedProcess[str]:
     """Imports a file while the stack serves."""
+    return load_into(stack.url, folder, text)
+
+
+def load_into(url: str, folder: Path, text: str) -> subprocess.CompletedProcess[str]:
+    """Imports a file into a book."""
     file = folder / "stock.csv"
     file.write_text(text, encoding="utf-8-sig")
     command = [sys.executable, "-m", "server.cli", "inventory", "import", str(file)]
-    return subprocess.run(command, cwd=ROOT, env=stack.environment, capture_output=True, text=True)
+    known = environment() | {"TILL_DATABASE": url}
+    return subprocess.run(command, cwd=ROOT, env=known, capture_output=True, text=True)
 
 
 def rows(stack: Stack, option: str) -> list[tuple[str, int]]:
@@ -102,3 +121,60 @@ def test_a_long_season_is_loaded_in_one_go(stack: Stack, tmp_path: Path, option:
     done = load(stack, tmp_path, "\n".join(["sku,date,max_quantity", *days]))
 
     assert json.loads(done.stdout)["rows"] == LINES, done.stderr
+
+
+ONE_ROW = f"option_code,date,max_quantity\n{OPTION},{DAY},5\n"
+
+
+def assert_loaded_once(url: str, folder: Path) -> None:
+    """Imports the row, maybe again, and asserts that it is there by one movement."""
+    assert load_into(url, folder, ONE_ROW).returncode == 0
+    assert stored(url, "SELECT date, max_quantity FROM inventory") == [(DAY, 5)]
+    assert stored(url, "SELECT count(*) FROM inventory_ledger") == [(1,)]
+
+
+@pytest.mark.parametrize(("cut", "kept"), [("before", 0), ("after", 1)])
+def test_a_connection_that_is_lost_in_the_commit_leaves_it_open_what_was_loaded(
+    mariadb: MariaDB, tmp_path: Path, cut: Cut, kept: int
+) -> None:
+    with mariadb.lend() as url, proxied(mariadb.port) as proxy:
+        with opened(url) as book:
+            book.write(lambda: product(OPTION))
+        proxy.cut(cut)
+
+        ended = load_into(url.replace(f":{mariadb.port}/", f":{proxy.port}/"), tmp_path, ONE_ROW)
+
+        assert ended.returncode == 1
+        assert "all rows were loaded, or none" in ended.stderr
+        assert stored(url, "SELECT count(*) FROM inventory") == [(kept,)]
+        assert_loaded_once(url, tmp_path)
+
+
+def test_a_disk_that_is_full_in_the_commit_leaves_it_open_what_was_loaded(
+    sqlite_book: Book, tmp_path: Path
+) -> None:
+    sqlite_book.write(lambda: product(OPTION))
+    with no_larger_files(log_of(sqlite_book.url)):
+        ended = load_into(sqlite_book.url, tmp_path, ONE_ROW)
+
+    assert ended.returncode == 1
+    assert "all rows were loaded, or none" in ended.stderr
+    assert_loaded_once(sqlite_book.url, tmp_path)
+
+
+def test_a_busy_database_is_told_and_nothing_was_loaded(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sqlite.PRAGMAS, "busy_timeout", 20)
+    monkeypatch.setattr(mysql, "ANSWER_SECONDS", 1)
+    monkeypatch.setattr(pool, "RETRY_SECONDS", 0.0)
+    with opened(url) as book:
+        book.write(lambda: product(OPTION))
+    file = tmp_path / "stock.csv"
+    file.write_text(ONE_ROW)
+
+    asked = Namespace(file=str(file), tenant=TENANT)
+    with held(url), pytest.raises(RuntimeError, match=r"nothing was loaded: .* busy.*; try again"):
+        asyncio.run(run(Config(database=url), asked))
+
+    assert_loaded_once(url, tmp_path)
