@@ -43,10 +43,10 @@ async def _migrate(config: Config, asked: Namespace) -> Any:
 
 
 async def _backup(config: Config, asked: Namespace) -> Any:
-    path = Path(asked.file)
-    is_file = isinstance(database.parse(config.database, config.options()), database.File)
-    if not is_file:
+    place = database.parse(config.database, config.options())
+    if not isinstance(place, database.File):
         return await _export(config, asked)
+    path = _target(config, asked)
     engine = _engine(config)
     try:
         with _progress("pages") as tell:
@@ -79,7 +79,7 @@ async def _restore(config: Config, asked: Namespace) -> Any:
 
 
 async def _export(config: Config, asked: Namespace) -> Any:
-    path = Path(asked.file)
+    path = _target(config, asked)
     engine = _engine(config)
     try:
         with _progress("rows") as tell:
@@ -114,6 +114,16 @@ _VERBS = {
     "export": _export,
     "import": _import,
 }
+
+
+def _target(config: Config, asked: Namespace) -> Path:
+    """Returns the file to write. Raises ValueError where the database itself is kept."""
+    path, place = Path(asked.file), database.parse(config.database, config.options())
+    if isinstance(place, database.File):
+        own = [Path(f"{place.path}{end}").resolve() for end in ("", "-wal", "-shm")]
+        if path.resolve() in own:
+            raise ValueError(f"{path} is the database itself; choose another file")
+    return path
 
 
 def _engine(config: Config) -> Engine:

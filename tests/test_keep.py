@@ -15,7 +15,7 @@ from uuid import uuid4
 import pytest
 from callers import keyed
 from conftest import ORDER, ROOT, Lend, Stack, environment, eventually
-from databases import connect, file_of, is_file, rows
+from databases import connect, file_of, is_file, log_of, rows
 from inside import Book
 from invariants import assert_invariants, dump
 from mariadb import PASSWORD, QUOTED, MariaDB
@@ -213,6 +213,21 @@ def test_a_file_that_cannot_be_written_to_its_end_leaves_the_last_one(
     assert [(file.name, file.read_text()) for file in folder.iterdir()] == [
         ("book", "the last one")
     ]
+
+
+@pytest.mark.parametrize("verb", ["backup", "export"])
+@pytest.mark.parametrize("name", ["till.db", "till.db-wal", "link"])
+def test_the_database_itself_is_never_written_over(
+    sqlite_book: Book, tmp_path: Path, verb: str, name: str
+) -> None:
+    live = file_of(sqlite_book.url)
+    (tmp_path / "link").symlink_to(live)
+    before = live.stat().st_ino, log_of(sqlite_book.url).stat().st_ino
+
+    refused = till(sqlite_book.url, verb, str(tmp_path / name))
+
+    assert (refused.returncode, "the database itself" in refused.stderr) == (1, True)
+    assert (live.stat().st_ino, log_of(sqlite_book.url).stat().st_ino) == before
 
 
 @pytest.fixture
