@@ -13,6 +13,7 @@ import orjson
 
 from server import config as settings
 from server.config import Config
+from storage.errors import Refusal
 
 SWITCH_SECONDS = 0.001
 """How long a thread with a commit to tell of waits at most for the interpreter; Python's own 5 ms
@@ -28,7 +29,7 @@ def main() -> None:
     asked = _parser().parse_args()
     try:
         asked.run(settings.load(), asked)
-    except (ValueError, RuntimeError, OSError) as error:
+    except (ValueError, RuntimeError, OSError, Refusal) as error:
         sys.exit(f"till {asked.command}: {error}")
     except KeyboardInterrupt:
         sys.exit(130)

@@ -6,6 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from databases import held
+from inside import opened
+
+from server import cli
+from storage import sqlite
 
 ROOT = Path(__file__).parent.parent
 
@@ -23,3 +28,17 @@ def test_the_servers_threads_do_not_interrupt_each_other() -> None:
     )
 
     assert int(printed.stdout) == os.SCHED_BATCH
+
+
+def test_a_busy_database_is_told_without_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path / 'till.db'}"
+    monkeypatch.setitem(sqlite.PRAGMAS, "busy_timeout", 20)
+    monkeypatch.setenv("TILL_DATABASE", url)
+    monkeypatch.setattr(sys, "argv", ["till", "tenant", "create", "ours"])
+
+    with opened(url), held(url), pytest.raises(SystemExit) as ended:
+        cli.main()
+
+    assert ended.value.code == "till tenant: the database is busy"
