@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from storage import database, migrate
+from storage import database, greatest, migrate
 from storage.batch import Batches
 from storage.errors import Overloaded
 from storage.group_commit import GroupCommit
@@ -36,6 +36,7 @@ class Engine:
         """
         place = database.open_database(url, options)
         migrate.up()
+        greatest.go_on_behind()
         self._loop = asyncio.get_running_loop()
         self._queue_max = queue_max
         self._side: GroupCommit | Pool

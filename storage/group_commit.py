@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from peewee import DatabaseError, IntegrityError
 
-from storage import event
+from storage import event, ids
 from storage.batch import Batches
 from storage.errors import OutcomeUnknown, Overloaded, Race
 from storage.row import DB
@@ -33,8 +33,9 @@ CHECKPOINT_UNITS = 256
 CAREFUL_BATCHES = 16
 """Batches with savepoints from the one on that had to be undone for want of them: refusals come in
 crowds."""
-TRIES_MAX = 2
-"""How often a unit runs that another process's units keep overtaking."""
+TRIES_MAX = 16
+"""How often a unit runs that meets rows of another process: its ids have leapt over many by then.
+"""
 
 
 class GroupCommit:
@@ -164,8 +165,8 @@ def _run_plainly(job: Job) -> None:
 def _run_from_savepoint(job: Job) -> None:
     """Runs one unit inside a savepoint, so that a refusal undoes only itself.
 
-    A broken constraint means that another process won a race after the unit looked: it looks
-    again.
+    A broken constraint means that another process won a race after the unit looked, or made the
+    same ids: it looks again, with others.
     """
     for tries in range(1, TRIES_MAX + 1):
         execute("SAVEPOINT unit")
@@ -173,6 +174,7 @@ def _run_from_savepoint(job: Job) -> None:
             perform(job)
         except (IntegrityError, Race) as error:
             job.error = error
+            ids.leap(tries)
         except Exception as error:
             job.error = error
             tries = TRIES_MAX
@@ -181,8 +183,18 @@ def _run_from_savepoint(job: Job) -> None:
         execute("RELEASE unit")
         if job.error is None or tries == TRIES_MAX:
             break
-    if isinstance(job.error, Race):
-        job.error = Overloaded(f"others were faster each time: {job.error}")
+    if job.error is not None:
+        job.error = _told(job.error)
+
+
+def _told(error: BaseException) -> BaseException:
+    """Returns what to tell of a unit that raised this to the end."""
+    if isinstance(error, Race):
+        return Overloaded(f"others were faster each time: {error}")
+    if isinstance(error, IntegrityError) and str(error).startswith("UNIQUE"):
+        log.warning("gave up: %s", error)
+        return Overloaded("the database is busy")
+    return error
 
 
 def _number(events: list[event.Waiting]) -> None:

@@ -1,12 +1,14 @@
 """Identifiers made by the application, so that no database counter is a hot spot."""
 
 import os
+import secrets
 import threading
 import time
 from datetime import UTC, datetime
 
 _EPOCH_MS = 1_767_225_600_000  # 2026-01-01
 _SEQUENCE_BITS = 10  # 1024 a millisecond; below 10^15, where doubles get exponents, until 2056
+_LEAP_MAX = 13  # doublings of a millisecond: eight seconds
 _lock = threading.Lock()
 _last = 0
 
@@ -33,6 +35,30 @@ def new_id() -> int:
     with _lock:
         _last = max(candidate, _last + 1)
         return _last
+
+
+def after(previous: int) -> int:
+    """Returns a new id that is greater than a former one, though that may be another process's
+    whose clock is ahead.
+    """
+    go_on_behind(previous)
+    return new_id()
+
+
+def go_on_behind(greatest: int) -> None:
+    """Lets the ids to come be greater than this one, though the clock may have been set back."""
+    global _last
+    with _lock:
+        _last = max(_last, greatest)
+
+
+def leap(tries: int) -> None:
+    """Leaves ids out, the more the more often a unit has run: while the clock is behind, ids go
+    through those that other processes made, and one after the other they would take too long.
+    """
+    global _last
+    with _lock:
+        _last += secrets.randbelow(1 << (_SEQUENCE_BITS + min(tries, _LEAP_MAX)))
 
 
 def new_token() -> str:

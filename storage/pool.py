@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from peewee import IntegrityError
 
-from storage import event, mysql
+from storage import event, ids, mysql
 from storage.batch import Batches
 from storage.errors import OutcomeUnknown, Overloaded, Race
 from storage.mysql import BEATEN, BROKEN_CHECK, DUPLICATE, ERRORS, LOST
@@ -130,6 +130,8 @@ def _write_alone(job: Job) -> Any:
             return job.result
         except (*ERRORS, Race) as error:
             _undo(error)
+            if _code(error) == DUPLICATE:
+                ids.leap(tries)
             job.doubt = job.doubt or (committing and _lost(error))
             patience = RETRY_SECONDS if _lost(error) else RACE_SECONDS
             if not _again(error, tries, min(job.deadline, job.since + patience)):

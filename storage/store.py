@@ -2,6 +2,7 @@
 
 import json
 import uuid
+from collections.abc import Callable
 from functools import partial
 from weakref import WeakKeyDictionary
 
@@ -170,14 +171,24 @@ def _complete(
     known: tuple[Product, list[ProductOption]] | None,
 ) -> None:
     """Fills in what was left empty: as it is registered already, else new."""
-    product_id = known[0].product_id if known else ids.new_id()
+    of_product = partial(product_with, product.tenant, "product_id")
+    of_option = partial(option_with, product.tenant, "option_id")
     option_ids = {option.option_code: option.option_id for option in known[1]} if known else {}
     product.product_code = product.product_code.lower() or str(uuid.uuid4())
-    product.product_id = product.product_id or product_id
+    if not product.product_id:
+        product.product_id = known[0].product_id if known else _unused(of_product)
     for option in options:
         option.product_code = product.product_code
         option.option_code = option.option_code.lower() or str(uuid.uuid4())
-        option.option_id = option.option_id or option_ids.get(option.option_code) or ids.new_id()
+        option.option_id = option.option_id or option_ids.get(option.option_code, 0)
+        option.option_id = option.option_id or _unused(of_option)
+
+
+def _unused(find: Callable[[int], object]) -> int:
+    """Returns a new id that finds nothing: callers choose ids too, and a clock may be set back."""
+    while find(new := ids.new_id()):
+        pass
+    return new
 
 
 def _find_product(tenant: int, product_code: str) -> tuple[Product, list[ProductOption]] | None:
