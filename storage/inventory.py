@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from storage import event, hold, ids, revision, store
 from storage.errors import BelowCommitted, EtagMismatch, InvalidField, NotFound, Race
-from storage.movement import Cause, enter
+from storage.movement import Cause, enter, last_entry
 from storage.sql import insert, rows_with, tuples
 from storage.tables import Inventory, InventoryLedger, Product, ProductOption
 
@@ -269,7 +269,9 @@ def _move_max(row: Inventory, to: int, cause: Cause) -> Inventory:
             f"option {row.option_code} on {row.date} has {now.ordered + now.held}"
             f" ordered and held, more than {to}"
         )
-    enter(row.tenant, row.inventory_id, "max", row.max_quantity, to - row.max_quantity, cause)
+    last = last_entry(row.tenant, row.inventory_id)
+    delta = to - row.max_quantity
+    enter(row.tenant, row.inventory_id, "max", row.max_quantity, delta, cause, last)
     fresh = by_ids(row.tenant, [row.inventory_id])[row.inventory_id]
     _tell(fresh)
     return fresh

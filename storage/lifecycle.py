@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
+from peewee import fn
+
 from storage import event, ids, order, revision
 from storage.errors import Race, StatusNotAllowed
 from storage.movement import Cause, move
-from storage.sql import insert
+from storage.sql import Prepared, insert, param
 from storage.tables import Order, OrderItem, OrderStatus
 
 MOVES = {
@@ -18,6 +20,11 @@ MOVES = {
     "CANCELLED": set(),
 }
 """Where an order may move from each status. PACKED goes back when a checkout adds items."""
+_LAST_CHANGE = Prepared(
+    lambda: OrderStatus.select(fn.COALESCE(fn.MAX(OrderStatus.change_id), 0)).where(
+        (OrderStatus.tenant == param("tenant")) & (OrderStatus.order_id == param("order_id"))
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -73,11 +80,13 @@ def set_status(row: Order, status: str, actor: str, reason: str = "") -> None:
     if change.where(owned & seen).execute() != 1:
         raise Race(f"order {row.order_id} was moved by another")
     row.status, row.revision, row.update_ms = status, row.revision + 1, now
+    # Now that the order is ours, nobody adds to its history; who did may have a clock ahead.
+    ((last,),) = _LAST_CHANGE.rows(tenant=row.tenant, order_id=row.order_id)
     insert(
         OrderStatus(
             tenant=row.tenant,
             order_id=row.order_id,
-            change_id=ids.new_id(),
+            change_id=ids.after(last),
             status=status,
             actor=actor,
             reason=reason,

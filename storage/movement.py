@@ -2,7 +2,9 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from peewee import fn
 
 from storage import ids
 from storage.errors import OutOfStock
@@ -44,6 +46,12 @@ _COUNTERS = Prepared(
         (Inventory.tenant == param("tenant")) & (Inventory.inventory_id == param("inventory_id"))
     )
 )
+_MOVED = Prepared(
+    lambda: Inventory.select(Inventory.ordered, Inventory.held, _last()).where(
+        (Inventory.tenant == param("tenant")) & (Inventory.inventory_id == param("inventory_id"))
+    )
+)
+_LAST = Prepared(lambda: _last())
 
 
 def take(tenant: int, wanted: Iterable[Wanted], cause: Cause, *, counter: str = "ordered") -> None:
@@ -78,21 +86,33 @@ def move(tenant: int, inventory_id: int, cause: Cause, *, ordered: int = 0, held
     if moved != 1:
         return False
     # Read after the update, when the row is ours: what was read before may have moved since.
-    _, ordered_after, held_after = _counters(tenant, inventory_id)
+    ((ordered_after, held_after, last),) = _MOVED.rows(tenant=tenant, inventory_id=inventory_id)
     for counter, delta, after in (("ordered", ordered, ordered_after), ("held", held, held_after)):
         if delta:
-            enter(tenant, inventory_id, counter, after - delta, delta, cause)
+            enter(tenant, inventory_id, counter, after - delta, delta, cause, last or 0)
     return True
 
 
+def last_entry(tenant: int, inventory_id: int) -> int:
+    """Returns the last entry of a row's ledger, or 0; nobody adds to it once the row is ours."""
+    ((last,),) = _LAST.rows(tenant=tenant, inventory_id=inventory_id)
+    return last or 0
+
+
 def enter(
-    tenant: int, inventory_id: int, counter: str, before: int, delta: int, cause: Cause
+    tenant: int,
+    inventory_id: int,
+    counter: str,
+    before: int,
+    delta: int,
+    cause: Cause,
+    last: int = 0,
 ) -> None:
-    """Writes the ledger row of a movement."""
+    """Writes the ledger row of a movement, after the row's last entry."""
     insert(
         InventoryLedger(
             tenant=tenant,
-            entry_id=ids.new_id(),
+            entry_id=ids.after(last),
             inventory_id=inventory_id,
             counter=counter,
             before=before,
@@ -104,6 +124,15 @@ def enter(
             create_ms=ids.now_ms(),
         )
     )
+
+
+def _last() -> Any:
+    """Returns the query for the last entry of a row's ledger: whoever wrote it, its id may be ahead
+    of our clock.
+    """
+    ledger = InventoryLedger
+    owned = (ledger.tenant == param("tenant")) & (ledger.inventory_id == param("inventory_id"))
+    return ledger.select(fn.MAX(ledger.entry_id)).where(owned)
 
 
 def _short(tenant: int, lines: list[Wanted]) -> list[tuple[str, int, int]]:

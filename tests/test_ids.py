@@ -6,9 +6,21 @@ from uuid import UUID
 import pytest
 from inside import TENANT, Book, opened
 from market import Clock
-from samples import OPTION, order_lines, packed, product, request, shop, stock
+from samples import (
+    ACTOR,
+    DAY,
+    OPTION,
+    held,
+    line,
+    order_lines,
+    packed,
+    product,
+    request,
+    shop,
+    stock,
+)
 
-from storage import checkout, ids, order, store
+from storage import checkout, ids, inventory, lifecycle, order, store
 from storage.tables import Wave
 
 OTHER_OPTION = str(UUID(int=2))
@@ -91,3 +103,44 @@ def test_an_id_that_a_caller_chose_is_not_made_again(
     (option,) = book.read(lambda: store.options_of(made))
 
     assert (made.product_id, option.option_id) == (chosen + 1, chosen + 3)
+
+
+def test_a_history_is_told_in_its_order_though_another_process_has_a_clock_behind(
+    book: Book, clock: Clock, forget: Callable[[], None]
+) -> None:
+    made, _ = book.write(order_lines)
+    moves = ["CONFIRMED", "PICKING", "PACKED", "SHIPPED"]
+    for status in moves:
+        book.write(lambda s=status: lifecycle.transition(TENANT, made.order_id, s, "", ACTOR))
+        clock.ms -= 5000
+        forget()
+
+    row, changes = book.read(lambda: lifecycle.history(TENANT, made.order_id))
+
+    assert [each.status for each in changes] == moves
+    assert row.status == moves[-1]
+
+
+def test_a_ledger_is_told_in_its_order_though_another_process_has_a_clock_behind(
+    book: Book, clock: Clock, forget: Callable[[], None]
+) -> None:
+    def sell() -> None:
+        order_lines(line(1, option_code=OPTION, date=DAY))
+
+    book.write(lambda: product(OPTION))
+    row = book.write(lambda: stock(OPTION, 5))
+    for unit in (sell, lambda: stock(OPTION, 6), sell, lambda: held(OPTION, 1)):
+        clock.ms -= 5000
+        forget()
+        book.write(unit)
+
+    told = book.read(lambda: inventory.ledger_page(TENANT, row.inventory_code, None, 9))
+
+    entries = [(each.counter, each.before, each.after) for each in reversed(told)]
+    assert entries == [
+        ("max", 0, 5),
+        ("ordered", 0, 1),
+        ("max", 5, 6),
+        ("ordered", 1, 2),
+        ("held", 0, 1),
+    ]
