@@ -10,6 +10,7 @@ from peewee import Case, IntegrityError
 
 from storage import event, ids, operation
 from storage.errors import DraftNotOrderable, KeyReused, NotFound, Race
+from storage.money import LIMIT
 from storage.once import Claim, once
 from storage.operation import Refused
 from storage.sql import Prepared, insert, param, rows_with, upsert
@@ -115,8 +116,8 @@ def take_for_order(tenant: int, draft: str, order_id: int) -> list[OrderItem]:
     """Marks a draft as ordered and returns its active items as lines.
 
     Everything that was accepted before is applied first, so that no item is left behind.
-    Raises DraftNotOrderable when the draft is unknown or deleted, was ordered before, or has no
-    active items.
+    Raises DraftNotOrderable when the draft is unknown or deleted, was ordered before, has no active
+    items, or one that costs too much.
     """
     apply_pending(tenant, draft)
     known = find_draft(tenant, draft)
@@ -225,4 +226,6 @@ def _counts(item: DraftItem) -> bool:
 def _line(item: DraftItem) -> OrderItem:
     price = item.unit_price or 0
     total = item.quantity * price if item.line_total is None else item.line_total
+    if abs(total) > LIMIT:
+        raise DraftNotOrderable(f"draft item {item.item}: unit_price times quantity is too large")
     return OrderItem(quantity=item.quantity, price=price, total=total, sku=item.sku or None)

@@ -36,7 +36,9 @@ class NoOrders(Refusal):
 
 
 class DraftNotOrderable(Refusal):
-    """The draft is unknown or deleted, has no active items, or was ordered before."""
+    """The draft is unknown or deleted, was ordered before, has no active items, or one that costs
+    too much.
+    """
 
 
 class DraftNotOpen(Refusal):

@@ -72,7 +72,8 @@ def create(
 
     Needs tenant, store and user_id; gives the order its id and, as its number, the id in decimal.
     A hold gives its units to the order first. Raises DraftNotOrderable, OutOfStock, NoStockRow,
-    NotFound and HoldNotActive (the hold), InvalidField (a total that is negative or absurd).
+    NotFound and HoldNotActive (the hold), InvalidField (a total that is negative or absurd, or a
+    line that is).
     """
     order.order_id = ids.new_id()
     order.order_number = str(order.order_id)
@@ -178,6 +179,9 @@ def _total(lines: list[OrderItem]) -> int:
     total = sum(line.total for line in lines)
     if not 0 <= total <= LIMIT:
         raise InvalidField("grandTotal", "of the lines is negative or too large")
+    for index, line in enumerate(lines):
+        if abs(line.total) > LIMIT:  # another line made up for it
+            raise InvalidField(f"quoteItems[{index}].price", "times the quantity is too large")
     return total
 
 

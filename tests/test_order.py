@@ -98,6 +98,24 @@ def test_a_total_that_is_absurd_or_negative_is_refused(book: Book, total: int) -
         book.write(lambda: order_lines(odd))
 
 
+def test_a_line_that_is_absurd_is_refused_though_another_makes_up_for_it(book: Book) -> None:
+    before = dump(book.url)
+
+    with pytest.raises(InvalidField) as refusal:
+        book.write(lambda: order_lines(line(), line(10**6, LIMIT), line(10**6, -LIMIT)))
+
+    assert refusal.value.field == "quoteItems[1].price"
+    assert dump(book.url) == before
+
+
+def test_a_drafts_item_that_is_absurd_is_refused_by_name(book: Book) -> None:
+    for name, price in (("a", LIMIT), ("b", -LIMIT)):
+        book.write(lambda n=name, p=price: drafts_of(n, quantity=10**6, unit_price=p))
+
+    with pytest.raises(DraftNotOrderable, match="draft item a: unit_price"):
+        book.write(lambda: order_lines(draft="draft"))
+
+
 def test_a_day_that_does_not_exist_is_refused_by_name(book: Book) -> None:
     with pytest.raises(InvalidField) as refusal:
         book.write(lambda: order_lines(line(), line(date="2023-02-30", sku="S")))
