@@ -5,7 +5,7 @@ once.
 import json
 
 from storage import event, ids, lifecycle, order
-from storage.checkout_request import Fault, Request, as_json, judge
+from storage.checkout_request import Code, Fault, Request, as_json, judge
 from storage.errors import NotFound, Race
 from storage.sql import insert, tuples
 from storage.tables import (
@@ -27,7 +27,7 @@ def record(tenant: int, request: Request, faults: list[Fault]) -> tuple[str, lis
     """
     faults = [*faults, *judge(tenant, request, {fault.params.get("field") for fault in faults})]
     if not faults:
-        _record(tenant, request)
+        faults = _record(tenant, request)
     return note(tenant, json.dumps(as_json(request), ensure_ascii=False), faults), faults
 
 
@@ -92,9 +92,16 @@ def _items(checkout: Checkout) -> list[CheckoutItem]:
     return list(CheckoutItem.select().where(owned).order_by(CheckoutItem.position))
 
 
-def _record(tenant: int, request: Request) -> None:
-    packed = order.find(tenant, request.store, request.order_number) or _new_order(tenant, request)
-    lines = {line.order_item_id: line for line in order.items(tenant, packed.order_id)}
+def _record(tenant: int, request: Request) -> list[Fault]:
+    """Records a checkout; returns the fault of one that has no room in its order, and writes
+    nothing then.
+    """
+    known = order.find(tenant, request.store, request.order_number)
+    found = order.items(tenant, known.order_id) if known else []
+    lines = {line.order_item_id: line for line in found}
+    if len(lines.keys() | {item.order_item_id for item in request.items}) > order.LINES_MAX:
+        return [Fault(Code.VALUE_TOO_LONG, {"field": "items"})]
+    packed = known or _new_order(tenant, request)
     added = _add_missing_lines(packed, lines, request)
     asked = _describe(lines, request)
     picked = _pick(packed, asked)
@@ -105,6 +112,7 @@ def _record(tenant: int, request: Request) -> None:
         event.record(
             tenant, "checkout.recorded", request.external_number, order=str(packed.order_id)
         )
+    return []
 
 
 def _new_order(tenant: int, request: Request) -> Order:

@@ -13,6 +13,8 @@ from storage.tables import Inventory, Order, OrderItem
 
 RECENT = 5
 """How many orders the latest-orders read returns at most."""
+LINES_MAX = 32_767
+"""How many lines an order has at most: their positions are 16 bits on a server."""
 
 _BY_ID = rows_with(Order, "order_id")
 _BY_NUMBER = rows_with(Order, "store", "order_number")
@@ -72,14 +74,16 @@ def create(
 
     Needs tenant, store and user_id; gives the order its id and, as its number, the id in decimal.
     A hold gives its units to the order first. Raises DraftNotOrderable, OutOfStock, NoStockRow,
-    NotFound and HoldNotActive (the hold), InvalidField (a total that is negative or absurd, or a
-    line that is).
+    NotFound and HoldNotActive (the hold), InvalidField (a total that is negative or absurd, a line
+    that is, or too many lines).
     """
     order.order_id = ids.new_id()
     order.order_number = str(order.order_id)
     order.customer = str(order.user_id)
     if order.draft:
         lines = [*lines, *draft_item.take_for_order(order.tenant, order.draft, order.order_id)]
+    if len(lines) > LINES_MAX:
+        raise InvalidField("quoteItems", f"and the draft's items are more than {LINES_MAX} lines")
     order.grand_total = _total(lines)
     _take_stock(order, lines, hold_id)
     add(order)

@@ -18,6 +18,7 @@ from till.v1 import store_pb2
 from storage import checkout, lifecycle, order
 from storage.checkout_request import Code, Fault, Request
 from storage.errors import NotFound
+from storage.row import DB
 from storage.tables import Event, OrderItem, OrderStoring, Protocol, Wave
 
 
@@ -222,6 +223,27 @@ def test_a_refusal_over_grpc_is_told_by_its_number_and_kept(inner: Stubs) -> Non
         (Code.TYPE_UNKNOWN, "items[0].type"),
         (Code.STORE_UNKNOWN, ""),
     }
+
+
+def test_items_that_have_no_room_in_their_order_are_refused(shop_book: Book) -> None:
+    record(shop_book, request(packed("1")))
+    shop_book.write(fill_up)
+
+    assert record(shop_book, request(packed("1"), packed("32768"), external="late")) == [
+        Fault(Code.VALUE_TOO_LONG, {"field": "items"})
+    ]
+    assert record(shop_book, request(packed("1"), packed("2"), external="other")) == []
+
+
+def fill_up() -> None:
+    """Gives the only order, which has one line, as many as it may have; a unit."""
+    same = "tenant, order_id, quantity, price, total, price_option_id, product_id, type"
+    for count in (1 << doubled for doubled in range(15)):
+        DB.execute_sql(
+            f"INSERT INTO order_items ({same}, position, order_item_id) "
+            f"SELECT {same}, position + {count}, CAST(position + {count} AS CHAR) "
+            f"FROM order_items WHERE position + {count} < 32768"
+        )
 
 
 def test_what_is_missing_forbids_over_grpc(inner: Stubs) -> None:

@@ -230,6 +230,14 @@ def test_five_hundred_lines_are_one_order(inner: Stubs) -> None:
     assert (len(made.line_items), made.grand_total) == (500, 50.0)
 
 
+def test_a_line_more_than_an_order_has_is_refused(book: Book) -> None:
+    before = dump(book.url)
+
+    with pytest.raises(InvalidField, match="more than 32767 lines"):
+        book.write(lambda: order_lines(*(line() for _ in range(32_768))))
+    assert dump(book.url) == before
+
+
 def test_a_price_of_seven_decimals_is_refused_by_name(inner: Stubs) -> None:
     items = [order_pb2.QuoteItem(quantity=1, price=price) for price in (0.1 + 0.2, 0.1234567)]
 
