@@ -1,6 +1,8 @@
 """SQLite: how a database file is opened, copied and brought back."""
 
+import random
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -11,6 +13,9 @@ from storage.row import DB
 from storage.sql import Bound
 from storage.whole import replaced
 
+WAIT_SECONDS = 5.0
+"""How long to wait for a file that others keep locked while it is opened."""
+PAUSE_SECONDS_MAX = 0.05
 BACKUP_PAGES = 2000
 """Pages copied between two reports of progress."""
 PRAGMAS = {
@@ -30,16 +35,33 @@ class _Sqlite(Bound, SqliteDatabase):
 def open_sqlite(path: str) -> None:
     """Opens a database file and asserts that its commits are durable.
 
-    Raises RuntimeError when the file cannot give the durability promised.
+    Raises RuntimeError when the file stays locked, or cannot give the durability promised.
     """
     Path(path).resolve().parent.mkdir(parents=True, exist_ok=True)
     DB.initialize(_Sqlite(path, pragmas=PRAGMAS))
-    DB.connect(reuse_if_open=True)
+    _connect(path)
     mode, level = DB.pragma("journal_mode"), DB.pragma("synchronous")
     if (mode, level) != ("wal", 2):
         raise RuntimeError(
             f"SQLite gives journal_mode={mode}, synchronous={level}; Till needs wal and 2 (FULL)"
         )
+
+
+def _connect(path: str) -> None:
+    """Connects once nobody is in the way: of those who open a new file at once, one makes it a
+    file with a log, and SQLite refuses the others without its busy_timeout.
+    """
+    deadline = time.monotonic() + WAIT_SECONDS
+    while True:
+        try:
+            DB.connect(reuse_if_open=True)
+            return
+        except OperationalError as error:
+            if "locked" not in str(error):
+                raise
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{path} is locked by another process") from error
+        time.sleep(random.uniform(0, PAUSE_SECONDS_MAX))
 
 
 def backup(path: Path, tell: Callable[[int, int], None]) -> None:

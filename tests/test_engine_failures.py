@@ -3,8 +3,9 @@ gone. How a server fails is told in test_connections.py.
 """
 
 import resource
+import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,35 @@ def test_less_durable_settings_are_refused(
     with pytest.raises(RuntimeError, match="Till needs wal and 2"):
         open_database(f"sqlite:///{tmp_path / 'till.db'}")
     DB.close()
+
+
+@pytest.fixture
+def new_file(tmp_path: Path) -> Iterator[str]:
+    """The URL of a file that nobody has opened yet; what opens it is closed."""
+    (tmp_path / "till.db").touch()
+    yield f"sqlite:///{tmp_path / 'till.db'}"
+    DB.close()
+
+
+def test_a_new_file_that_another_process_has_locked_is_waited_for(
+    new_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ExitStack() as others:
+        others.enter_context(held(new_file))
+        monkeypatch.setattr(time, "sleep", lambda seconds: others.close())
+
+        open_database(new_file)
+
+    assert DB.pragma("journal_mode") == "wal"
+
+
+def test_a_new_file_that_stays_locked_is_no_database(
+    new_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "WAIT_SECONDS", -1, raising=False)
+
+    with held(new_file), pytest.raises(RuntimeError, match="is locked by another process"):
+        open_database(new_file)
 
 
 def test_a_database_in_memory_is_refused() -> None:
