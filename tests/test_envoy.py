@@ -25,7 +25,7 @@ from google.protobuf.message import Message
 from google.rpc import status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
-from till.v1 import checkout_pb2, draft_item_pb2, inventory_pb2
+from till.v1 import checkout_pb2, draft_item_pb2, inventory_pb2, lifecycle_pb2
 from till.v1.order_pb2 import LineItem, Order, SimpleOrderError
 
 from server import config, edge, run
@@ -236,6 +236,16 @@ def test_a_query_does_not_speak_for_the_path(
         assert envoy.backend.request, answer.text
         request.ParseFromString(envoy.backend.request)
         assert str(reduce(getattr, name.split("."), request)) == told
+
+
+def test_the_rest_of_a_query_is_read_as_it_was_sent(envoy: Envoy) -> None:
+    query = "customer=a%2Bb%20c+d%26%3D%C3%BC&store_id=&status=PACKED&page_size=3&pageToken=x=="
+    envoy.rest.get(f"/v1/orders?{query}")
+    request = lifecycle_pb2.ListOrdersRequest.FromString(envoy.backend.request)
+
+    assert (request.customer, request.page_size) == ("a+b c d&=ü", 3)
+    assert (request.page_token, request.store_id) == ("x==", "")
+    assert request.status == Order.Status.Value("PACKED")
 
 
 def _escaped(text: str) -> str:
