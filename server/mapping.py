@@ -25,7 +25,10 @@ def check_paths(mapping: dict[str, str]) -> None:
 
 
 def apply(mapping: dict[str, str], store: str, payload: object) -> dict[str, object]:
-    """Returns the standard payload; a target without a path is read where the standard has it."""
+    """Returns the standard payload; a target without a path is read where the standard has it.
+
+    Raises ValueError when a path cannot be looked for.
+    """
     return {
         "store": store,
         **_read(payload, mapping, _TOP, ""),
@@ -51,8 +54,13 @@ def _read(
 
 
 def _matches(path: str, payload: object) -> list[Any]:
-    """Returns what a path finds; a scalar holds nothing to find."""
-    return jsonpath.findall(path, payload) if isinstance(payload, dict | list) else []
+    """Returns what a path finds; a scalar holds nothing to find. Raises ValueError when it cannot
+    be looked for, as in a body that is nested too deeply.
+    """
+    try:
+        return jsonpath.findall(path, payload) if isinstance(payload, dict | list) else []
+    except (jsonpath.JSONPathError, RecursionError):
+        raise ValueError(f"{path} cannot be looked for in this body") from None
 
 
 def _text(value: object) -> object:

@@ -90,6 +90,19 @@ def test_a_body_that_cannot_be_read_is_kept_as_it_came(stack: Stack) -> None:
     assert (answer.status_code, kept["accepted"], kept["request"]) == (409, False, '{"store": ')
 
 
+def test_a_mapped_body_that_is_nested_too_deeply_is_refused_and_kept(stack: Stack) -> None:
+    stack.operator.post("/v1/stores", json={"storeId": "deep"})
+    mapping = {"mapping": {"orderNumber": "$..n"}}
+    stack.operator.put("/v1/stores/deep/checkoutMapping", json=mapping).raise_for_status()
+
+    answer = stack.rest.post("/checkout/custom/deep", content='{"a":' * 300 + "1" + "}" * 300)
+
+    message = "$..n cannot be looked for in this body"
+    errors = [{"code": 10, "params": [{"message": message}]}]
+    assert (answer.status_code, answer.headers["x-protocol"] != "") == (409, True)
+    assert answer.json()["content"]["error"]["details"]["errors"] == errors
+
+
 @pytest.mark.parametrize("value", ["x", [], {}, True, 1.5])
 def test_a_mapped_value_that_cannot_be_read_is_told_in_words_of_ours(
     stack: Stack, value: object
