@@ -8,7 +8,6 @@ from till.v1.checkout_pb2_grpc import CheckoutServiceServicer
 
 from server import call, checkout_json, mapping, wire
 from server.check import Violation, violations
-from server.checkout_json import Faults
 from server.errors import CheckoutRefused, fault_message
 from storage import checkout, store
 from storage.checkout_request import Code, Fault, Item, Request
@@ -38,7 +37,7 @@ class CheckoutServicer(CheckoutServiceServicer):
         self, request: pb.RecordCheckoutRequest, context: Any
     ) -> pb.RecordCheckoutResponse:
         """Records a checkout, or refuses it with every fault at once."""
-        return await self._record(context, request, {})
+        return await self._record(context, request, [])
 
     async def RecordJsonCheckout(
         self, request: pb.RecordJsonCheckoutRequest, context: Any
@@ -108,12 +107,13 @@ class CheckoutServicer(CheckoutServiceServicer):
         )
 
     async def _record(
-        self, context: Any, request: pb.RecordCheckoutRequest, known: Faults
+        self, context: Any, request: pb.RecordCheckoutRequest, known: list[Fault]
     ) -> pb.RecordCheckoutResponse:
         """Records what could be read of a request, if nothing is wrong with it or known to be."""
         tenant, asked = call.current().tenant, _asked(request)
-        broken = [each for each in violations(request) if not _is_known(each.field, known)]
-        faults = [*known.values(), *map(_fault, broken)]
+        unread = {fault.params["field"] for fault in known}
+        broken = [each for each in violations(request) if not _is_in(each.field, unread)]
+        faults = [*known, *map(_fault, broken)]
         protocol, faults = await self._engine.write(lambda: checkout.record(tenant, asked, faults))
         return await _answer(context, protocol, faults)
 
@@ -154,9 +154,9 @@ def _fault(violation: Violation) -> Fault:
     return Fault(_CODES[violation.rule], {"field": violation.field})
 
 
-def _is_known(field: str, known: Faults) -> bool:
+def _is_in(field: str, unread: set[str]) -> bool:
     """Whether a field, or what it is in, could not be read: its rule has nothing to add."""
-    return field in known or field.rpartition(".")[0] in known
+    return field in unread or field.rpartition(".")[0] in unread
 
 
 def _unreadable(error: ValueError) -> Fault:

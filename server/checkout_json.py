@@ -2,50 +2,45 @@
 told, where a parser would tell the first one, in words of its own.
 """
 
-import json
-import math
 from typing import Any
 
 from till.v1 import checkout_pb2 as pb
 
+from server import wire
 from storage.checkout_request import Code, Fault
 
-Faults = dict[str, Fault]
-"""By the field, as the document spells it."""
 _TOP = {"store": "store", "orderNumber": "order_number", "externalNumber": "external_number"}
 _ITEM = {"orderItemId": "order_item_id", "itemNumber": "item_number", "storageName": "storage_name"}
 _INT32_MAX = 2**31 - 1
 
 
 def load(text: bytes) -> Any:
-    """Returns what JSON says. Raises ValueError when it is none, or says what no text can hold."""
+    """Returns what a body says; an empty one says nothing. Raises ValueError when it is no JSON."""
     try:
-        payload = json.loads(text.decode() or "{}", parse_constant=_no_number, parse_float=_finite)
-        json.dumps(payload, ensure_ascii=False).encode()  # half a surrogate pair is no text
-    except (ValueError, RecursionError):
+        return wire.parsed(text or b"{}")
+    except ValueError:
         raise ValueError("the body is not JSON") from None
-    return payload
 
 
-def read(payload: Any) -> tuple[pb.RecordCheckoutRequest, Faults]:
+def read(payload: Any) -> tuple[pb.RecordCheckoutRequest, list[Fault]]:
     """Returns the request as far as it can be read, and what cannot. Raises ValueError when it is
     no object.
     """
     if not isinstance(payload, dict):
         raise ValueError("the body must be an object")
-    faults: Faults = {}
+    faults: list[Fault] = []
     request = pb.RecordCheckoutRequest(**_texts(payload, _TOP, "", faults))
     items = payload.get("items")
     if not isinstance(items, list | None):
-        faults["items"] = _unreadable("items", "must be a list")
+        faults.append(_unreadable("items", "must be a list"))
         return request, faults
     request.items.extend(_item(item, f"items[{at}]", faults) for at, item in enumerate(items or []))
     return request, faults
 
 
-def _item(item: Any, place: str, faults: Faults) -> pb.CheckoutRequestItem:
+def _item(item: Any, place: str, faults: list[Fault]) -> pb.CheckoutRequestItem:
     if not isinstance(item, dict):
-        faults[place] = _unreadable(place, "must be an object")
+        faults.append(_unreadable(place, "must be an object"))
         return pb.CheckoutRequestItem()
     made = pb.CheckoutRequestItem(**_texts(item, _ITEM, f"{place}.", faults))
     quantity, kind = item.get("quantity"), item.get("type")
@@ -54,11 +49,11 @@ def _item(item: Any, place: str, faults: Faults) -> pb.CheckoutRequestItem:
     if isinstance(kind, str):
         made.type.value = kind
     elif kind is not None:
-        faults[f"{place}.type"] = Fault(Code.TYPE_UNKNOWN, {"field": f"{place}.type"})
+        faults.append(Fault(Code.TYPE_UNKNOWN, {"field": f"{place}.type"}))
     return made
 
 
-def _texts(source: dict[str, Any], names: dict[str, str], prefix: str, faults: Faults) -> Any:
+def _texts(source: dict[str, Any], names: dict[str, str], prefix: str, faults: list[Fault]) -> Any:
     """Returns the texts of an object by the message's names; null is as good as nothing."""
     values = {}
     for spelt, name in names.items():
@@ -66,7 +61,7 @@ def _texts(source: dict[str, Any], names: dict[str, str], prefix: str, faults: F
         if isinstance(value, str):
             values[name] = value
         elif value is not None:
-            faults[prefix + spelt] = _unreadable(prefix + spelt, "must be a string")
+            faults.append(_unreadable(prefix + spelt, "must be a string"))
     return values
 
 
@@ -81,13 +76,3 @@ def _whole(value: Any) -> int:
 
 def _unreadable(field: str, wrong: str) -> Fault:
     return Fault(Code.UNREADABLE, {"field": field, "message": wrong})
-
-
-def _no_number(text: str) -> float:
-    raise ValueError(text)
-
-
-def _finite(text: str) -> float:
-    if not math.isfinite(number := float(text)):
-        raise ValueError(text)
-    return number

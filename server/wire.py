@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import math
 from datetime import UTC, datetime
 from typing import Any
 
@@ -47,6 +48,18 @@ def page_token(position: Any) -> str:
     return base64.urlsafe_b64encode(json.dumps(position).encode()).decode()
 
 
+def parsed(text: bytes) -> Any:
+    """Returns what JSON says. Raises ValueError when it is none, or says what no text or number can
+    hold.
+    """
+    try:
+        found = json.loads(text.decode(), parse_constant=_no_number, parse_float=_finite)
+        json.dumps(found, ensure_ascii=False).encode()  # half a surrogate pair is no text
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    return found
+
+
 def page_position(token: str, *kinds: type) -> Any:
     """Returns what a token was made of, a tuple if of several kinds, or None for the first page.
 
@@ -55,14 +68,21 @@ def page_position(token: str, *kinds: type) -> Any:
     if not token:
         return None
     try:
-        position = json.loads(base64.urlsafe_b64decode(token))
-        json.dumps(position, ensure_ascii=False).encode()  # half a surrogate pair is no text
-    except (ValueError, RecursionError):
+        position = parsed(base64.urlsafe_b64decode(token))
+    except ValueError:
         position = None
     parts = position if isinstance(position, list) else [position]
     if [type(part) for part in parts] != [*kinds] or not all(map(_fits, parts)):
         raise InvalidRequest([("page_token", "is not a token of this list")])
     return tuple(parts) if len(kinds) > 1 else parts[0]
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no number")
+
+
+def _finite(text: str) -> float:
+    return number if math.isfinite(number := float(text)) else _no_number(text)
 
 
 def _fits(part: object) -> bool:
