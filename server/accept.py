@@ -7,14 +7,17 @@ and find its caches cold for every one of them. Asked for some ahead, it finds s
 
 import asyncio
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import grpc
 import structlog
 from grpc._cython import cygrpc  # type: ignore[attr-defined] # what grpc.aio itself is made of
+
+from server.turns import Turns
 
 log = structlog.get_logger("till.call")
 AHEAD = 32
@@ -56,23 +59,36 @@ class Acceptors:
     end with the server.
     """
 
-    def __init__(self, server: grpc.aio.Server, methods: Mapping[str, Any]) -> None:
-        """`methods` are those registered with the server, which has been started."""
+    def __init__(
+        self,
+        server: grpc.aio.Server,
+        methods: Mapping[str, Any],
+        writes: Collection[str],
+        turns: Turns,
+    ) -> None:
+        """`methods` are those registered with the server, which has been started; `writes` names
+        those of them that go before the others.
+        """
         self._server = server._server  # type: ignore[attr-defined]
-        self._exchanges = Exchanges()
+        self._turns, self._writes = turns, writes
+        self._exchanges = Exchanges(turns)
         self._tasks = [
-            self._exchanges.loop.create_task(self._accept(name.encode(), handler))
+            self._exchanges.loop.create_task(self._accept(name, handler))
             for name, handler in methods.items()
             for _ in range(0 if handler.stream_stream else AHEAD)
         ]
 
-    async def _accept(self, name: bytes, handler: Any) -> None:
+    async def _accept(self, name: str, handler: Any) -> None:
+        encoded, writes = name.encode(), name in self._writes
         while self._server.is_running():
             try:
-                call = await self._server._request_registered_call(name)
+                call = await self._server._request_registered_call(encoded)
             except cygrpc._RequestCallError:  # its caller is gone already, or the server stops
                 continue
-            self._exchanges.begin(call, handler)
+            if writes:
+                self._exchanges.begin(call, handler, writes=True)
+            else:
+                self._turns.read(partial(self._exchanges.begin, call, handler, writes=False))
 
 
 class Exchanges:
@@ -80,20 +96,23 @@ class Exchanges:
     task be collected. One timer looks after all of them, because one each is a fiftieth of a call.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, turns: Turns) -> None:
         self.loop = asyncio.get_running_loop()
+        self._turns = turns
         self._begun: dict[Exchange, tuple[float, asyncio.Task[None]]] = {}
         self._looks = False
 
-    def begin(self, call: Any, handler: Any) -> None:
+    def begin(self, call: Any, handler: Any, *, writes: bool) -> None:
         """Starts to answer a call."""
-        exchange = Exchange(call, self)
+        self._turns.writes += writes
+        exchange = Exchange(call, self, writes)
         task = self.loop.create_task(exchange.answer(handler))
         self._begun[exchange] = self.loop.time(), task
         self._look_later()
 
     def end(self, exchange: "Exchange") -> None:
         """Lets go of an exchange that is over."""
+        self._turns.writes -= exchange.writes
         del self._begun[exchange]
 
     def _look_later(self) -> None:
@@ -119,10 +138,10 @@ class Exchange:
     own server makes two, or three when a method gives headers: each is a trip through the poller.
     """
 
-    __slots__ = ("_at_work", "_call", "_context", "_exchanges", "_headers", "_watcher")
+    __slots__ = ("_at_work", "_call", "_context", "_exchanges", "_headers", "_watcher", "writes")
 
-    def __init__(self, call: Any, exchanges: Exchanges) -> None:
-        self._call, self._exchanges = call, exchanges
+    def __init__(self, call: Any, exchanges: Exchanges, writes: bool) -> None:
+        self._call, self._exchanges, self.writes = call, exchanges, writes
         self._context = cygrpc._ServicerContext(call, None, None, exchanges.loop)
         self._headers: tuple[Any, ...] = ()
         self._watcher: asyncio.Task[None] | None = None

@@ -5,12 +5,15 @@ reflection.
 import asyncio
 import gc
 import signal
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
 import structlog
 from google.longrunning import operations_pb2_grpc
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
@@ -44,6 +47,7 @@ from server.stock import StockServicer
 from server.store import StoreServicer
 from server.tenant import TenantServicer
 from server.token import Keys, Verifier
+from server.turns import Turns
 from server.worker import Worker
 from storage import draft_item, tenant
 from storage.engine import Engine
@@ -101,7 +105,8 @@ async def build(config: Config) -> App:
     healthy = await _serve_health(server)
     port = _listen(server, config)
     await server.start()
-    return App(server, Acceptors(server, methods), engine, worker, healthy, port)
+    acceptors = Acceptors(server, methods, writes(methods), Turns(lambda: engine.writing))
+    return App(server, acceptors, engine, worker, healthy, port)
 
 
 async def run(config: Config) -> None:
@@ -168,6 +173,16 @@ def _register(
     operations_pb2_grpc.add_OperationsServicer_to_server(operations, gate)  # type: ignore[no-untyped-call]
     methods: dict[str, Any] = gate.methods
     return methods
+
+
+def writes(methods: Iterable[str]) -> set[str]:
+    """Returns the methods that change the book, by what their protos declare."""
+    find = descriptor_pool.Default().FindMethodByName
+    ours = [name for name in methods if name.startswith("/till.")]
+    levels = {
+        name: find(name[1:].replace("/", ".")).GetOptions().idempotency_level for name in ours
+    }
+    return {name for name in ours if levels[name] != MethodOptions.NO_SIDE_EFFECTS}
 
 
 async def _serve_health(server: grpc.aio.Server) -> health.aio.HealthServicer:

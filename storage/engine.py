@@ -39,6 +39,8 @@ class Engine:
         greatest.go_on_behind()
         self._loop = asyncio.get_running_loop()
         self._queue_max = queue_max
+        self.writing = 0
+        """Units whose callers wait for the database."""
         self._side: GroupCommit | Pool
         if isinstance(place, database.File):
             self._side, readers = GroupCommit(), SCANS_MAX
@@ -55,7 +57,11 @@ class Engine:
         """
         if self._side.units.waiting >= self._queue_max:
             raise Overloaded("too many writes are waiting")
-        return await self._settled(self._side.units, unit)
+        self.writing += 1
+        try:
+            return await self._settled(self._side.units, unit)
+        finally:
+            self.writing -= 1
 
     async def read(self, query: Callable[[], T]) -> T:
         """Runs a query that takes microseconds over one snapshot, without leaving the event loop

@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 from server.accept import AHEAD, LASTS_SECONDS, Acceptors, Wakes, new_server
+from server.turns import Turns
 
 CALLS = AHEAD - 4
 PASSES = 4
@@ -23,15 +24,17 @@ async def say(request: bytes, _: Any) -> bytes:
 
 @asynccontextmanager
 async def serving(
-    method: Any = say, *, ahead: bool = True, encode: Any = bytes
+    method: Any = say, *, ahead: bool = True, encode: Any = bytes, turns: Turns | None = None
 ) -> AsyncIterator[Any]:
-    """Serves one method and yields a call of it."""
+    """Serves one method, a write where turns are given, and yields a call of it."""
     server = new_server()
     handlers = {"Say": grpc.unary_unary_rpc_method_handler(method, bytes, encode)}
     server.add_registered_method_handlers("test.Echo", handlers)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    acceptors = Acceptors(server, {"/test.Echo/Say": handlers["Say"]} if ahead else {})
+    methods = {"/test.Echo/Say": handlers["Say"]} if ahead else {}
+    writes, turns = set(methods if turns else ()), turns or Turns(lambda: 0)
+    acceptors = Acceptors(server, methods, writes, turns)
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         await asyncio.to_thread(grpc.channel_ready_future(channel).result, 10)
         yield channel.unary_unary("/test.Echo/Say", _registered_method=False)
@@ -154,3 +157,23 @@ def test_a_call_that_lasts_is_stopped_when_its_caller_gives_up() -> None:
 
     asyncio.run(give_up())
     assert stopped == [True, True]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_write_counts_from_its_beginning_to_its_end(fails: bool) -> None:
+    seen = []
+
+    async def count() -> None:
+        turns = Turns(lambda: 0)
+
+        async def method(request: bytes, _: Any) -> bytes:
+            seen.append(turns.writes)
+            return 1 / 0 if fails else request  # type: ignore[return-value]
+
+        async with serving(method, turns=turns) as ask:
+            for _ in range(2):  # the server's own task has the first
+                await asyncio.to_thread(ask.future(b"x", timeout=10).exception)
+        seen.append(turns.writes)
+
+    asyncio.run(count())
+    assert seen == [0, 1, 0]
