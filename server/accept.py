@@ -112,8 +112,13 @@ class Exchanges:
 
     def end(self, exchange: "Exchange") -> None:
         """Lets go of an exchange that is over."""
-        self._turns.writes -= exchange.writes
+        self._pass(exchange)
         del self._begun[exchange]
+
+    def _pass(self, exchange: "Exchange") -> None:
+        """Has a write hold up no read any more."""
+        self._turns.writes -= exchange.writes
+        exchange.writes = False
 
     def _look_later(self) -> None:
         if not self._looks and self._begun:
@@ -121,12 +126,16 @@ class Exchanges:
             self.loop.call_later(LASTS_SECONDS, self._look)
 
     def _look(self) -> None:
-        """Has those that last watched, the oldest first."""
+        """Has those that last watched, the oldest first; nobody waits for one whose caller takes
+        his time to send or to receive.
+        """
         late = self.loop.time() - LASTS_SECONDS
         for exchange, (since, task) in self._begun.items():
             if since > late:
                 break
             exchange.watch(task)
+            if not exchange.at_work:
+                self._pass(exchange)
         self._looks = False
         self._look_later()
 
@@ -138,14 +147,14 @@ class Exchange:
     own server makes two, or three when a method gives headers: each is a trip through the poller.
     """
 
-    __slots__ = ("_at_work", "_call", "_context", "_exchanges", "_headers", "_watcher", "writes")
+    __slots__ = ("_call", "_context", "_exchanges", "_headers", "_watcher", "at_work", "writes")
 
     def __init__(self, call: Any, exchanges: Exchanges, writes: bool) -> None:
         self._call, self._exchanges, self.writes = call, exchanges, writes
         self._context = cygrpc._ServicerContext(call, None, None, exchanges.loop)
         self._headers: tuple[Any, ...] = ()
         self._watcher: asyncio.Task[None] | None = None
-        self._at_work = False
+        self.at_work = False
 
     async def answer(self, handler: Any) -> None:
         """Has the method answer, and sends that."""
@@ -158,7 +167,7 @@ class Exchange:
 
     def watch(self, task: "asyncio.Task[None]") -> None:
         """Asks from now on whether the caller is there still, while the method is at work."""
-        if self._watcher is None and self._at_work:
+        if self._watcher is None and self.at_work:
             self._watcher = self._exchanges.loop.create_task(self._stop_with_caller(task))
 
     def invocation_metadata(self) -> Any:
@@ -182,7 +191,7 @@ class Exchange:
 
     async def _ask(self, handler: Any, received: bytes) -> tuple[bytes | None, int, str, Any]:
         """Returns what the method answers: a message or none, and a status."""
-        self._at_work = True
+        self.at_work = True
         try:
             answer = await handler.unary_unary(handler.request_deserializer(received), self)
             return handler.response_serializer(answer), 0, "", ()
@@ -192,7 +201,7 @@ class Exchange:
             log.error("unexpected", exc_info=error)
             return None, grpc.StatusCode.INTERNAL.value[0], "internal error", ()
         finally:
-            self._at_work = False
+            self.at_work = False
 
     async def _send(self, answer: bytes | None, code: int, details: str, trailer: Any) -> None:
         # What was accepted together is answered, then sent together: each step finds its code in
@@ -210,7 +219,7 @@ class Exchange:
         """Stops the method of a call that its caller gave up."""
         closed = cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS)
         await self._do(closed)
-        if closed.cancelled() and self._at_work:
+        if closed.cancelled() and self.at_work:
             task.cancel()
 
     async def _do(self, *steps: Any) -> None:

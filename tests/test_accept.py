@@ -1,8 +1,9 @@
 """Calls that stand in line are taken together, and answered with one trip through gRPC."""
 
 import asyncio
+import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,6 +14,7 @@ from server.accept import AHEAD, LASTS_SECONDS, Acceptors, Wakes, new_server
 from server.turns import Turns
 
 CALLS = AHEAD - 4
+SAY = "/test.Echo/Say"
 PASSES = 4
 """Turns of the event loop, far fewer than the trips through gRPC that calls taken singly need."""
 
@@ -23,23 +25,30 @@ async def say(request: bytes, _: Any) -> bytes:
 
 
 @asynccontextmanager
-async def serving(
+async def reached(
     method: Any = say, *, ahead: bool = True, encode: Any = bytes, turns: Turns | None = None
 ) -> AsyncIterator[Any]:
-    """Serves one method, a write where turns are given, and yields a call of it."""
+    """Serves one method, a write where turns are given, and yields a channel to it."""
     server = new_server()
     handlers = {"Say": grpc.unary_unary_rpc_method_handler(method, bytes, encode)}
     server.add_registered_method_handlers("test.Echo", handlers)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    methods = {"/test.Echo/Say": handlers["Say"]} if ahead else {}
+    methods = {SAY: handlers["Say"]} if ahead else {}
     writes, turns = set(methods if turns else ()), turns or Turns(lambda: 0)
     acceptors = Acceptors(server, methods, writes, turns)
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         await asyncio.to_thread(grpc.channel_ready_future(channel).result, 10)
-        yield channel.unary_unary("/test.Echo/Say", _registered_method=False)
+        yield channel
         await server.stop(None)
     del acceptors  # whose tasks nobody else holds
+
+
+@asynccontextmanager
+async def serving(method: Any = say, **options: Any) -> AsyncIterator[Any]:
+    """Serves one method and yields a call of it."""
+    async with reached(method, **options) as channel:
+        yield channel.unary_unary(SAY, _registered_method=False)
 
 
 async def begun(*, ahead: bool) -> int:
@@ -177,3 +186,28 @@ def test_a_write_counts_from_its_beginning_to_its_end(fails: bool) -> None:
 
     asyncio.run(count())
     assert seen == [0, 1, 0]
+
+
+def test_a_write_whose_caller_takes_his_time_holds_up_no_read() -> None:
+    seen, sends = [], threading.Event()
+
+    def slowly() -> Iterator[bytes]:
+        sends.wait(20)
+        yield b"x"
+
+    async def count() -> None:
+        turns = Turns(lambda: 0)
+        async with reached(turns=turns) as channel:
+            ask = channel.unary_unary(SAY, _registered_method=False)
+            await asyncio.to_thread(ask, b"x")
+            call = channel.stream_unary(SAY, _registered_method=False).future(slowly())
+            while not turns.writes:
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(LASTS_SECONDS * 3)
+            seen.append(turns.writes)
+            sends.set()
+            assert await asyncio.to_thread(call.result, 10) == b"x"
+        seen.append(turns.writes)
+
+    asyncio.run(count())
+    assert seen == [0, 0]
