@@ -13,6 +13,8 @@ PYTHON ?= $(shell for each in /usr/bin/python3 python3; do \
 	$$each -c 'import ensurepip, sys; sys.exit(not $(FITS))' 2>/dev/null && echo $$each && exit; done; echo python3)
 ARGS ?=
 BENCH ?= full
+# One more than there are cores: a sixth of its time a test waits, for a disk, a clock or a process.
+WORKERS = $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 BIN := .venv/bin
 BENCH_BIN := .venv-bench/bin
 READY := .venv/.ready
@@ -58,7 +60,7 @@ demo: $(READY) ## Show every documented call and its answer
 
 .PHONY: test
 test: $(READY) mariadb ## Run the tests, on SQLite and on a MariaDB of their own; ARGS="-k wave" chooses some
-	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 # The tests start a server of their own; the package's must not run.
 .PHONY: mariadb
