@@ -22,7 +22,9 @@ class Turns:
     """The reads that are held, and how many writes have begun; made on the event loop."""
 
     def __init__(self, away: Callable[[], int]) -> None:
-        """`away` counts the writes that have begun and are with the database."""
+        """`away` counts the writes that are with the database; one too many, such as a unit that
+        no call asked for, only lets a read go sooner.
+        """
         self._loop = asyncio.get_running_loop()
         self._away = away
         self._held: deque[tuple[float, Callable[[], None]]] = deque()
