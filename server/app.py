@@ -5,15 +5,12 @@ reflection.
 import asyncio
 import gc
 import signal
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
 import structlog
 from google.longrunning import operations_pb2_grpc
-from google.protobuf import descriptor_pool
-from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
@@ -47,7 +44,7 @@ from server.stock import StockServicer
 from server.store import StoreServicer
 from server.tenant import TenantServicer
 from server.token import Keys, Verifier
-from server.turns import Turns
+from server.turns import Turns, writes
 from server.worker import Worker
 from storage import draft_item, tenant
 from storage.engine import Engine
@@ -173,16 +170,6 @@ def _register(
     operations_pb2_grpc.add_OperationsServicer_to_server(operations, gate)  # type: ignore[no-untyped-call]
     methods: dict[str, Any] = gate.methods
     return methods
-
-
-def writes(methods: Iterable[str]) -> set[str]:
-    """Returns the methods that change the book, by what their protos declare."""
-    find = descriptor_pool.Default().FindMethodByName
-    ours = [name for name in methods if name.startswith("/till.")]
-    levels = {
-        name: find(name[1:].replace("/", ".")).GetOptions().idempotency_level for name in ours
-    }
-    return {name for name in ours if levels[name] != MethodOptions.NO_SIDE_EFFECTS}
 
 
 async def _serve_health(server: grpc.aio.Server) -> health.aio.HealthServicer:

@@ -6,7 +6,10 @@ a read. Reads have the loop while the writes are with the database.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor_pb2 import MethodOptions
 
 READS = 8
 """Reads that begin at a time once writes have passed."""
@@ -16,6 +19,17 @@ LOOK_SECONDS = 0.002
 """How often it is looked whether the writes have passed."""
 HELD_SECONDS = 0.1
 """How long a read is held at most, however many writes there are."""
+
+
+def writes(methods: Iterable[str]) -> set[str]:
+    """Returns those of these methods that change the book, by what Till's protos declare."""
+    return {name for name in methods if name.startswith("/till.") and _has_side_effects(name)}
+
+
+def _has_side_effects(method: str) -> bool:
+    declared = descriptor_pool.Default().FindMethodByName(method[1:].replace("/", "."))
+    level: int = declared.GetOptions().idempotency_level
+    return level != MethodOptions.NO_SIDE_EFFECTS
 
 
 class Turns:

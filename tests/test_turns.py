@@ -6,8 +6,7 @@ from collections import Counter
 import pytest
 
 from server import turns
-from server.app import writes
-from server.turns import HELD_SECONDS, LOOK_SECONDS, READS, WRITES, Turns
+from server.turns import HELD_SECONDS, LOOK_SECONDS, READS, WRITES, Turns, writes
 
 LOOKS = 5 * LOOK_SECONDS
 
