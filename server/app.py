@@ -62,6 +62,10 @@ SERVICES = (
     "till.v1.TenantService",
     "google.longrunning.Operations",
 )
+GARBAGE = 10_000
+"""New objects, less those that went, before garbage is looked for: the calls in flight alone have
+more than Python's 700.
+"""
 _OPTIONS = [
     ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share it by accident
     ("grpc.max_receive_message_length", 1 << 20),
@@ -114,6 +118,7 @@ async def run(config: Config) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     gc.freeze()  # what is here stays: looking for garbage in it stops every call for 40 ms
+    gc.set_threshold(GARBAGE)
     log.info("serving", address=config.grpc_address, database=config.shown()["database"])
     await stop.wait()
     await app.close(config)
