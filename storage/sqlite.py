@@ -21,7 +21,7 @@ BACKUP_PAGES = 2000
 PRAGMAS = {
     "journal_mode": "wal",
     "synchronous": 2,  # FULL: a commit is on disk before it returns
-    "cache_size": -16384,  # 16 MiB: a commit that split a page looks through all of them
+    "cache_size": -4096,  # 4 MiB: a commit that split a page looks through all of it
     "wal_autocheckpoint": 4000,
     "busy_timeout": 5000,
     "temp_store": 2,  # MEMORY: what a savepoint would bring back goes into no file
