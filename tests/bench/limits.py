@@ -16,7 +16,7 @@ from typing import Any
 from bench import mariadb, stores
 from bench.plan import CALLERS
 
-PRAGMAS = ("journal_mode=wal", "synchronous=2", "cache_size=-65536", "wal_autocheckpoint=4000")
+PRAGMAS = ("journal_mode=wal", "synchronous=2", "cache_size=-4096", "wal_autocheckpoint=4000")
 Rows = dict[str, dict[str, Any]]
 
 

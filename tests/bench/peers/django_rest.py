@@ -21,7 +21,7 @@ settings.configure(
                 "timeout": 30,
                 "transaction_mode": "IMMEDIATE",
                 "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
-                " PRAGMA cache_size=-65536;",
+                " PRAGMA cache_size=-4096;",
             },
         }
     },

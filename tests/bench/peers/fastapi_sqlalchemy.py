@@ -23,7 +23,7 @@ if SQLITE:
 
     @event.listens_for(engine, "connect")
     def set_sqlite_pragma(connection: Any, _: Any) -> None:
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "cache_size=-65536"):
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "cache_size=-4096"):
             connection.execute(f"PRAGMA {pragma}")
 
 

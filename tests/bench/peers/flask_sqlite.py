@@ -15,7 +15,7 @@ def get_db() -> sqlite3.Connection:
     if "db" not in g:
         g.db = sqlite3.connect(os.environ["BENCH_DATABASE"], timeout=30)
         g.db.row_factory = sqlite3.Row
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "cache_size=-65536"):
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "cache_size=-4096"):
             g.db.execute(f"PRAGMA {pragma}")
     return g.db  # type: ignore[no-any-return]
 

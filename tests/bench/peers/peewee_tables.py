@@ -4,7 +4,7 @@ import os
 
 from peewee import BigIntegerField, CharField, Model, SqliteDatabase
 
-PRAGMAS = {"journal_mode": "wal", "synchronous": "full", "cache_size": -65536}
+PRAGMAS = {"journal_mode": "wal", "synchronous": "full", "cache_size": -4096}
 database = SqliteDatabase(os.environ.get("BENCH_DATABASE"), pragmas=PRAGMAS, timeout=30)
 
 

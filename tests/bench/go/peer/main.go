@@ -22,7 +22,7 @@ import (
 	pb "till"
 )
 
-const options = "?_journal_mode=WAL&_synchronous=FULL&_busy_timeout=5000&_txlock=immediate&_cache_size=-65536"
+const options = "?_journal_mode=WAL&_synchronous=FULL&_busy_timeout=5000&_txlock=immediate&_cache_size=-4096"
 
 type unit func(*sql.Tx) error
 
