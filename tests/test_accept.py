@@ -86,7 +86,7 @@ def test_the_loop_is_woken_once_by_all_that_happened_meanwhile(
 
     monkeypatch.setattr(Wakes, "recv", hear)
     asyncio.run(begun(ahead=True))
-    assert max(len(wakes) for wakes in heard) >= CALLS
+    assert 1 < max(len(wakes) for wakes in heard) < CALLS  # all there are, and few lie there
 
 
 def test_acceptors_end_with_the_server() -> None:
