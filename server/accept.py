@@ -26,7 +26,7 @@ LASTS_SECONDS = 0.05
 """How long a call takes, or twice as long, before it is asked whether its caller is there still."""
 _NO_FLAGS = 0
 _WAKES_MAX = 4096
-"""Bytes, one an event, that the loop hears at once."""
+"""Bytes that the loop hears at once: more than lie there."""
 
 
 class Wakes(socket.socket):

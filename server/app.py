@@ -62,7 +62,7 @@ SERVICES = (
     "till.v1.TenantService",
     "google.longrunning.Operations",
 )
-GARBAGE = 10_000
+GARBAGE_AFTER = 10_000
 """New objects, less those that went, before garbage is looked for: the calls in flight alone have
 more than Python's 700.
 """
@@ -118,7 +118,7 @@ async def run(config: Config) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     gc.freeze()  # what is here stays: looking for garbage in it stops every call for 40 ms
-    gc.set_threshold(GARBAGE)
+    gc.set_threshold(GARBAGE_AFTER)
     log.info("serving", address=config.grpc_address, database=config.shown()["database"])
     await stop.wait()
     await app.close(config)

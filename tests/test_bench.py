@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from till.v1 import draft_item_pb2, order_pb2
 
 from storage import ids, once
+from storage.sqlite import PRAGMAS
 
 ROOT = Path(__file__).parent.parent
 PROTO = (ROOT / "tests/bench/go/till.proto").read_text()
@@ -169,6 +170,14 @@ def test_readme_tells_the_published_results(tmp_path: Path) -> None:
 
     assert copy.read_text() == readme.read_text()
     assert (published.parent / "results.png").exists()
+
+
+def test_peers_have_as_large_a_cache_of_sqlite_as_till() -> None:
+    peers = [*ROOT.glob("tests/bench/peers/*.py"), ROOT / "tests/bench/go/peer/main.go"]
+    sizes = [
+        size for peer in peers for size in re.findall(r"cache_size\W*?(-?\d+)", peer.read_text())
+    ]
+    assert sizes == [f"{PRAGMAS['cache_size']}"] * 5
 
 
 def test_prefilled_rows_are_the_rows_of_the_tables() -> None:

@@ -16,7 +16,8 @@ from typing import Any
 from bench import mariadb, stores
 from bench.plan import CALLERS
 
-PRAGMAS = ("journal_mode=wal", "synchronous=2", "cache_size=-4096", "wal_autocheckpoint=4000")
+from storage.sqlite import PRAGMAS
+
 Rows = dict[str, dict[str, Any]]
 
 
@@ -46,8 +47,8 @@ def main(kind: str, target: str, seconds: float) -> None:
 
 def _sqlite(path: str) -> Callable[[list[Rows]], None]:
     database = sqlite3.connect(path, isolation_level=None)
-    for pragma in PRAGMAS:
-        database.execute(f"PRAGMA {pragma}")
+    for name, value in PRAGMAS.items():
+        database.execute(f"PRAGMA {name}={value}")
 
     def write(batch: list[Rows]) -> None:
         database.execute("BEGIN IMMEDIATE")
