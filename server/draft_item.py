@@ -25,6 +25,7 @@ _ALIASES = {
     "gsi_1_pk": "checkout_draft_id",
     "gsi_1_sk": "line_number",
 }
+_TEXTS = {"pk", "gsi_1_pk", "checkout_draft_item_id", "checkout_draft_id"}
 _COLUMNS = (
     "entity_number",
     "line_number",
@@ -99,32 +100,31 @@ class DraftItemServicer(DraftItemServiceServicer):
 
 
 def _one_spelling(request: pb.SubmitDraftItemRequest) -> pb.SubmitDraftItemRequest:
-    """Returns the request without its aliases and with its defaults: equal meanings have equal
+    """Returns the request, now without its aliases and with its defaults: equal meanings have equal
     bytes. Raises InvalidRequest.
     """
-    meaning, faults = pb.SubmitDraftItemRequest(), []
-    meaning.CopyFrom(request)
+    faults = []
     for alias, name in _ALIASES.items():
         if (value := _given(request, alias)) is not None:
             if _given(request, name) not in (None, value):
                 faults.append((alias, f"must equal {name}"))
-            meaning.ClearField(alias)  # type: ignore[arg-type] # its stub wants names in words
-            meaning.MergeFrom(pb.SubmitDraftItemRequest(**{name: value}))
-    check(meaning, faults)
-    if not meaning.HasField("is_active"):
-        meaning.is_active.value = True
-    meaning.is_deleted.value = request.is_deleted.value
-    if not meaning.deleted_at.value:
-        meaning.ClearField("deleted_at")
-    return meaning
+            request.MergeFrom(pb.SubmitDraftItemRequest(**{name: value}))
+            request.ClearField(alias)  # type: ignore[arg-type] # its stub wants names in words
+    check(request, faults)
+    if not request.HasField("is_active"):
+        request.is_active.value = True
+    if not request.HasField("is_deleted"):
+        request.is_deleted.value = False
+    if request.HasField("deleted_at") and not request.deleted_at.value:
+        request.ClearField("deleted_at")
+    return request
 
 
 def _given(request: Any, name: str) -> Any:
     """Returns what a field says; None when it says nothing."""
-    value = getattr(request, name)
-    if isinstance(value, str):
-        return value or None
-    return value if request.HasField(name) else None
+    if name in _TEXTS:
+        return getattr(request, name) or None
+    return getattr(request, name) if request.HasField(name) else None
 
 
 def _new_item(tenant: int, meaning: pb.SubmitDraftItemRequest) -> DraftItem:

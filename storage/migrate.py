@@ -24,8 +24,10 @@ from storage.row import DB
 FOLDER = Path(__file__).parent / "migrations"
 WAIT_SECONDS = 300
 """How long to wait for another server that is upgrading the schema."""
-EXISTS = {1050, 1060, 1061, 1826, 3822}
-"""The table, column, index or constraint is there: a crash came between doing and counting."""
+EXISTS = {1050, 1060, 1061, 1091, 1826, 3822}
+"""The table, column, index or constraint is there, or gone: a crash came between doing and
+counting.
+"""
 _TABLE = """CREATE TABLE IF NOT EXISTS schema_versions (
     version INTEGER NOT NULL PRIMARY KEY, name VARCHAR(100) NOT NULL, statements INTEGER NOT NULL,
     done_ms BIGINT)"""

@@ -44,10 +44,11 @@ class Row(Model):
         """Takes columns by their names. Peewee's own way, which notes each as changed for a `save`
         that nobody calls here, takes four times as long.
         """
-        super().__init__(__no_default__=True)
         bare = values.pop("__no_default__", False)
-        defaults = {} if bare else self._meta.get_default_dict()  # type: ignore[no-untyped-call]
-        self.__data__ = defaults | values
+        self.__data__ = {} if bare else self._meta.get_default_dict()  # type: ignore[no-untyped-call]
+        self.__data__.update(values)
+        self.__rel__: dict[str, Any] = {}
+        self._dirty: set[str] = set()
 
     class Meta:
         database = DB

@@ -196,7 +196,9 @@ def streamed(query: Query) -> Iterator[tuple[Any, ...]]:
 
 def as_model(model: type[M], row: tuple[Any, ...]) -> M:
     """Returns a row that selected every column, as its model."""
-    return model(**dict(zip(_names(model), row, strict=True)))
+    made = model(__no_default__=True)
+    made.__data__ = dict(zip(_names(model), row, strict=True))
+    return made
 
 
 @cache

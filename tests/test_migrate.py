@@ -21,6 +21,9 @@ from storage.row import DB
 FIRST = "CREATE TABLE `a` (`x` BIGINT NOT NULL PRIMARY KEY)"
 SECOND = "ALTER TABLE `a` ADD COLUMN `y` VARCHAR(9) NOT NULL DEFAULT 'new'"
 THIRD = "CREATE UNIQUE INDEX `a_y_x` ON `a` (`y`, `x`)"
+OF_DRAFT_ITEMS = tuple(
+    statement for statement in migrate.known()[0].statements if "`draft_items`" in statement
+)
 
 
 @pytest.fixture
@@ -195,20 +198,43 @@ def test_a_step_that_fails_is_told_and_finished_once_it_can_be(url: str, tmp_pat
         assert rows("SELECT x, y FROM a") == [(1, "new")]
 
 
-def test_a_crash_between_doing_and_counting_is_made_up_for(mariadb: Any, tmp_path: Path) -> None:
-    steps = (FIRST, SECOND, THIRD)
-    for done in range(len(steps)):
-        url = mariadb.database("till_crashed")
-        with on_this_thread(url):
-            DB.execute_sql(ddl.spoken(migrate._TABLE))
-            for statement in steps[: done + 1]:
-                DB.execute_sql(ddl.spoken(statement))
-            DB.execute_sql("INSERT INTO schema_versions VALUES (1, 'step', %s, NULL)", (done,))
-            DB.execute_sql("COMMIT")
-            migrate.up(written(tmp_path / "steps", steps))
+@pytest.mark.parametrize("steps", [(FIRST, SECOND, THIRD), OF_DRAFT_ITEMS])
+def test_a_crash_between_doing_and_counting_is_made_up_for(
+    mariadb: MariaDB, tmp_path: Path, steps: tuple[str, ...]
+) -> None:
+    folder, found = written(tmp_path / "steps", steps), []
+    for done in range(-1, len(steps)):
+        with on_this_thread(mariadb.database("till_crashed")):
+            if done >= 0:
+                crash_before_counting(steps[: done + 1])
+            migrate.up(folder)
 
             assert migrate.version() == 1
-            assert rows("SHOW COLUMNS FROM a LIKE 'y'")
+            found.append(described("mysql:"))
+    assert found == found[:1] * (len(steps) + 1)
+
+
+def crash_before_counting(steps: tuple[str, ...]) -> None:
+    """Leaves the database as a start does that dies after a statement, before it is counted."""
+    for statement in (migrate._TABLE, *steps):
+        DB.execute_sql(ddl.spoken(statement))
+    begun = "INSERT INTO schema_versions VALUES (1, 'step', %s, NULL)"
+    DB.execute_sql(begun, (len(steps) - 1,))
+    DB.execute_sql("COMMIT")
+
+
+def test_the_items_of_a_draft_lie_beside_each_other_on_a_server(mariadb: MariaDB) -> None:
+    with on_this_thread(mariadb.database("till_items")):
+        migrate.up()
+        keys = rows("SHOW INDEX FROM draft_items")
+
+    assert [(name, column, unique == 0) for _, unique, name, _, column, *_ in keys] == [
+        ("PRIMARY", "tenant", True),
+        ("PRIMARY", "draft", True),
+        ("PRIMARY", "item", True),
+        ("draftitem_tenant_item", "tenant", True),
+        ("draftitem_tenant_item", "item", True),
+    ]
 
 
 def test_a_server_goes_on_while_the_schema_is_expanded(url: str, tmp_path: Path) -> None:

@@ -151,9 +151,10 @@ CREATE TABLE `draft_items` (
   `revision` INTEGER NOT NULL,
   `create_ms` BIGINT NOT NULL,
   `update_ms` BIGINT NOT NULL,
-  PRIMARY KEY (`tenant`, `draft`, `item`)
+  PRIMARY KEY (`tenant`, `item`)
 );
-CREATE UNIQUE INDEX `draftitem_tenant_item` ON `draft_items` (`tenant`, `item`);
+CREATE INDEX `draftitem_tenant_draft` ON `draft_items` (`tenant`, `draft`);
+/*! ALTER TABLE `draft_items` DROP PRIMARY KEY, ADD PRIMARY KEY (`tenant`, `draft`, `item`), ADD UNIQUE INDEX `draftitem_tenant_item` (`tenant`, `item`), DROP INDEX `draftitem_tenant_draft` */;
 CREATE TABLE `orders` (
   `tenant` INTEGER NOT NULL,
   `order_id` BIGINT NOT NULL,
