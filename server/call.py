@@ -265,8 +265,7 @@ def _joined(sent: Iterable[tuple[str, str | bytes]]) -> dict[str, str]:
 def _request_id(metadata: dict[str, str]) -> str:
     """Returns the caller's id, if it may stand in a log line and a header, or a new one."""
     given = metadata.get("x-request-id", "")
-    told = given and _REQUEST_ID.fullmatch(given)
-    return given if told else f"{_PROCESS}{next(_calls):012x}"
+    return given if _REQUEST_ID.fullmatch(given) else f"{_PROCESS}{next(_calls):012x}"
 
 
 def _address(metadata: dict[str, str]) -> str:

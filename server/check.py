@@ -36,7 +36,7 @@ def check(request: Message, faults: Sequence[tuple[str, str]] = ()) -> None:
 def violations(request: Message) -> list[Violation]:
     """Returns every broken rule of a request."""
     found = _validator.collect_violations(request)
-    return [_tell(request.DESCRIPTOR, each.proto) for each in found] if found else []
+    return [_tell(request.DESCRIPTOR, violation.proto) for violation in found]
 
 
 def _tell(message: Any, violation: Any) -> Violation:

@@ -25,7 +25,6 @@ _ALIASES = {
     "gsi_1_pk": "checkout_draft_id",
     "gsi_1_sk": "line_number",
 }
-_TEXTS = {"pk", "gsi_1_pk", "checkout_draft_item_id", "checkout_draft_id"}
 _COLUMNS = (
     "entity_number",
     "line_number",
@@ -122,9 +121,10 @@ def _one_spelling(request: pb.SubmitDraftItemRequest) -> pb.SubmitDraftItemReque
 
 def _given(request: Any, name: str) -> Any:
     """Returns what a field says; None when it says nothing."""
-    if name in _TEXTS:
-        return getattr(request, name) or None
-    return getattr(request, name) if request.HasField(name) else None
+    value = getattr(request, name)
+    if isinstance(value, str):
+        return value or None
+    return value if request.HasField(name) else None
 
 
 def _new_item(tenant: int, meaning: pb.SubmitDraftItemRequest) -> DraftItem:

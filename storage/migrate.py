@@ -24,7 +24,7 @@ from storage.row import DB
 FOLDER = Path(__file__).parent / "migrations"
 WAIT_SECONDS = 300
 """How long to wait for another server that is upgrading the schema."""
-EXISTS = {1050, 1060, 1061, 1091, 1826, 3822}
+DONE = {1050, 1060, 1061, 1091, 1826, 3822}
 """The table, column, index or constraint is there, or gone: a crash came between doing and
 counting.
 """
@@ -157,7 +157,7 @@ def _finish(step: Migration, count: int, go_on: Callable[[], None]) -> None:
         try:
             DB.execute_sql(spoken(statement))
         except DatabaseError as error:
-            if not (number == count + 1 and error.args[0] in EXISTS):
+            if not (number == count + 1 and error.args[0] in DONE):
                 _overtaken(error, step, number - 1, go_on)
                 raise _failed(step, number, error) from error
         after = "UPDATE schema_versions SET statements = ? WHERE version = ? AND statements = ?"
